@@ -8,6 +8,7 @@
 #define SLUICE_TIMERS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum { TIMERS_TICK_MS = 16, TIMERS_SLOTS = 64, TIMERS_LEVELS = 6 };
