@@ -3,7 +3,10 @@
  *
  * A set of disjoint, non-adjacent half-open extents [from, to) of uint64_t in a balanced tree.
  * Adding merges with neighbours, so a file that arrives in order stays one node. Node memory is
- * bounded by extents_max, given at init.
+ * bounded by extents_max, given at init, and follows the number of extents up and down.
+ *
+ * Everywhere a range with from ≥ to is empty. Since `to` is one past the end, the byte at
+ * UINT64_MAX itself can't be there. One thread at a time.
  */
 #ifndef SLUICE_COVER_H
 #define SLUICE_COVER_H
@@ -20,21 +23,24 @@ struct extent {
 };
 
 struct cover {
-	struct cover_node *root;
+	struct cover_node *root; /* NULL: nothing is there */
+	struct cover_node *last; /* the highest extent: where a file that arrives in order grows */
 	uint64_t bytes;       /* sum of all extents */
 	uint32_t count;       /* extents now */
 	uint32_t extents_max; /* never more than this many */
 };
 
 void cover_init(struct cover *c, uint32_t extents_max);
-void cover_fini(struct cover *c); /* idempotent */
+/* Frees all nodes; the cover is then empty, as after init. Idempotent. */
+void cover_fini(struct cover *c);
 
 /* Adds [from, to). Empty ranges succeed. 0; −E2BIG when it would need one extent more than
  * extents_max (nothing changed); −ENOMEM (nothing changed). */
 int cover_add(struct cover *c, uint64_t from, uint64_t to);
 /* Would cover_add succeed with respect to extents_max? */
 bool cover_may_add(const struct cover *c, uint64_t from, uint64_t to);
-/* Takes [from, to) out; may split one extent in two. Errors as cover_add. */
+/* Takes [from, to) out; may split one extent in two. Errors as cover_add, and only for a split:
+ * taking out what reaches an end of its extents always succeeds. */
 int cover_remove(struct cover *c, uint64_t from, uint64_t to);
 /* Is every byte of [from, to) there? An empty range is. */
 bool cover_has(const struct cover *c, uint64_t from, uint64_t to);
