@@ -1,12 +1,23 @@
 # sluice: make demo, make check, make install. See README.md.
+#
+#   make             the three programs, into build/
+#   make demo        build, start a daemon, upload a file, show it
+#   make check       everything that is tested: unit tests, fuzz corpus, end to end
+#   make unit, make fuzz-replay, make e2e     its parts
+#   make fuzz-run SECONDS=600                 fuzz every parser that long
+#   make bench, make lint, make install, make uninstall, make clean
+#
+# VARIANT=debug|asan|tsan|fuzz builds into build/VARIANT/. Missing Debian packages are installed when we
+# may; otherwise the one command that does it is printed.
 
 VARIANT ?= release
 BUILD   ?= build$(if $(filter release,$(VARIANT)),,/$(VARIANT))
 PREFIX  ?= /usr/local
 CC      ?= gcc
+SECONDS ?= 60
 VERSION := 0.1.0
 
-PKGS   := liburing wolfssl libcjson libxxhash libcyaml
+PKGS    := liburing wolfssl libcjson libxxhash libcyaml yaml-0.1
 CFLAGS_release := -O2 -g
 CFLAGS_debug   := -O0 -g3
 CFLAGS_asan    := -O1 -g3 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -15,55 +26,176 @@ CFLAGS_fuzz    := -O1 -g3 -fsanitize=fuzzer-no-link,address,undefined -fno-sanit
 ifeq ($(VARIANT),fuzz)
 CC := clang
 endif
+ifeq ($(origin CFLAGS_$(VARIANT)),undefined)
+$(error VARIANT=$(VARIANT) is none of release, debug, asan, tsan, fuzz)
+endif
 
-# Left unset until the packages are there, so that `make demo` can install them first.
-PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-PKG_LIBS   = $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+# Not evaluated until the packages are there: `deps` is done by one make, the compiling by another.
+PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
+PKG_LIBS   = $(shell pkg-config --libs $(PKGS))
 ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' -Wall -Wextra -Werror \
 	-pthread -Ilib -Idaemon $(PKG_CFLAGS) $(CFLAGS_$(VARIANT)) $(CFLAGS)
 
-lib_src    := $(wildcard lib/*.c)
-daemon_src := $(wildcard daemon/*.c)
-client_src := $(wildcard client/*.c)
-bench_src  := $(wildcard bench/*.c)
-unit_src   := $(wildcard tests/unit/test_*.c)
-fuzz_src   := $(wildcard tests/fuzz/fuzz_*.c)
-
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
-unit_bin := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(unit_src))
-fuzz_bin := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(fuzz_src))
-programs := $(BUILD)/sluiced $(BUILD)/sluice $(BUILD)/sluice-bench
+lib_obj    := $(call obj,$(wildcard lib/*.c))
+daemon_obj := $(call obj,$(filter-out daemon/main.c,$(wildcard daemon/*.c)))
+client_obj := $(call obj,$(wildcard client/*.c))
+bench_obj  := $(call obj,$(wildcard bench/*.c))
+unit_bin   := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
+fuzz_bin   := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+libs       := $(BUILD)/libdaemon.a $(BUILD)/libsluice.a
+programs   := $(BUILD)/sluiced $(BUILD)/sluice $(BUILD)/sluice-bench
 
-.PHONY: all demo check unit e2e fuzz-replay deps lint install uninstall clean
+# The make that compiles, as parallel as the machine unless -j was given to this one.
+compile = $(MAKE) --no-print-directory VARIANT=$(VARIANT) BUILD=$(BUILD) \
+	$(if $(findstring j,$(firstword -$(MAKEFLAGS))),,-j$(shell nproc) --output-sync=target)
+
+.PHONY: all demo check unit e2e fuzz-replay fuzz-run bench lint install uninstall clean
+.PHONY: deps deps-demo deps-check deps-unit deps-fuzz programs unit-programs fuzz-programs
 .DELETE_ON_ERROR:
+.SECONDARY:
 
 all: deps
-	@$(MAKE) --no-print-directory programs VARIANT=$(VARIANT)
+	@$(compile) programs
 
-.PHONY: programs
+demo: deps deps-demo
+	@$(compile) programs
+	@tests/demo.sh $(BUILD)
+
+check: deps deps-check
+	@$(compile) programs unit-programs fuzz-programs
+	@tests/check.sh $(BUILD) unit fuzz e2e
+
+unit: deps deps-unit
+	@$(compile) unit-programs
+	@tests/check.sh $(BUILD) unit
+
+fuzz-replay: deps
+	@$(compile) fuzz-programs
+	@tests/check.sh $(BUILD) fuzz
+
+e2e: deps deps-check
+	@$(compile) programs
+	@tests/check.sh $(BUILD) e2e
+
+# New inputs and findings stay in build/fuzz/: what is worth keeping is moved to tests/corpus/ by hand.
+fuzz-run: deps deps-fuzz
+	@$(MAKE) --no-print-directory VARIANT=fuzz BUILD=build/fuzz fuzz-programs
+	@tests/fuzz/run.sh build/fuzz $(SECONDS)
+
+bench: all
+	@bench/run.sh $(BUILD)
+
+lint:
+	@tests/lint.sh
+
 programs: $(programs)
+unit-programs: $(unit_bin)
+fuzz-programs: $(fuzz_bin)
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(BUILD)/libsluice.a: $(call obj,$(lib_src))
+$(BUILD)/libsluice.a: $(lib_obj)
 	@rm -f $@
 	ar rcs $@ $^
 
-$(BUILD)/sluiced: $(call obj,$(daemon_src)) $(BUILD)/libsluice.a
+# The daemon without its main, so that tests can link what they test.
+$(BUILD)/libdaemon.a: $(daemon_obj)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(BUILD)/sluiced: $(BUILD)/obj/daemon/main.o $(libs)
 	$(CC) $(ALL_CFLAGS) -o $@ $^ $(PKG_LIBS)
 
-$(BUILD)/sluice: $(call obj,$(client_src)) $(BUILD)/libsluice.a
+$(BUILD)/sluice: $(client_obj) $(BUILD)/libsluice.a
 	$(CC) $(ALL_CFLAGS) -o $@ $^ $(PKG_LIBS)
 
-$(BUILD)/sluice-bench: $(call obj,$(bench_src)) $(BUILD)/libsluice.a
+$(BUILD)/sluice-bench: $(bench_obj) $(BUILD)/libsluice.a
 	$(CC) $(ALL_CFLAGS) -o $@ $^ $(PKG_LIBS)
 
-# Unit tests: one criterion program per file of lib/ (and per pure file of daemon/).
-$(BUILD)/unit/%: tests/unit/%.c $(BUILD)/libsluice.a
+# One criterion program per file of lib/, and per file of daemon/ that can be tested alone.
+$(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(libs)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $(filter %.c %.o %.a,$^) $(PKG_LIBS) -lcriterion
+	$(CC) $(ALL_CFLAGS) -o $@ $^ $(PKG_LIBS) -lcriterion
+
+# With libFuzzer in the variant of that name; else with a main that replays the corpus.
+ifeq ($(VARIANT),fuzz)
+$(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(libs)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer -o $@ $^ $(PKG_LIBS)
+else
+$(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/obj/tests/fuzz/replay_main.o $(libs)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -o $@ $^ $(PKG_LIBS)
+endif
+
+# What must be installed. Each level is a condition, quick when it holds, and the packages that fulfil it.
+apt_build := gcc libc6-dev make pkg-config liburing-dev libwolfssl-dev libcjson-dev libxxhash-dev libcyaml-dev \
+	libyaml-dev
+apt_check := libcriterion-dev mosquitto-clients python3 python3-paho-mqtt libpaho-mqtt-dev
+
+define need
+{ $(1); } >/dev/null 2>&1 || { \
+	if ! command -v apt-get >/dev/null; then \
+		echo "sluice needs what Debian calls: $(2); install it and run make again." >&2; exit 1; fi; \
+	if [ "$$(id -u)" = 0 ]; then as_root=; \
+	elif sudo -n true 2>/dev/null; then as_root="sudo -n"; \
+	else echo "sluice needs packages; run: sudo apt-get install --no-install-recommends $(2)" >&2; exit 1; fi; \
+	echo "installing $(2)"; \
+	$$as_root apt-get -qq update || :; \
+	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
+		-o DPkg::Lock::Timeout=300 install $(2) </dev/null >/dev/null; }
+endef
+
+deps:
+	@$(call need,command -v gcc && command -v pkg-config && pkg-config --exists $(PKGS),$(apt_build))
+
+deps-demo:
+	@$(call need,command -v mosquitto_pub && command -v mosquitto_sub,mosquitto-clients)
+
+deps-unit:
+	@$(call need,pkg-config --exists criterion,libcriterion-dev)
+
+deps-check:
+	@$(call need,pkg-config --exists criterion && command -v mosquitto_pub && test -e /usr/include/MQTTClient.h \
+		&& python3 -c 'import paho.mqtt.client',$(apt_check))
+	@$(call need,command -v node && command -v npm,nodejs npm)
+
+deps-fuzz:
+	@$(call need,command -v clang && ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer*,clang \
+		libclang-rt-14-dev)
+
+man1 := $(wildcard client/*.1 bench/*.1)
+man5 := $(wildcard daemon/*.5)
+man8 := $(wildcard daemon/*.8)
+root := $(DESTDIR)$(PREFIX)
+
+install: all
+	install -d $(root)/bin $(root)/share/man/man1 $(root)/share/man/man5 $(root)/share/man/man8 \
+		$(root)/lib/systemd/system $(root)/lib/sysusers.d $(root)/lib/tmpfiles.d $(DESTDIR)/etc/sluice
+	install -m 755 $(programs) $(root)/bin/
+	$(if $(man1),install -m 644 $(man1) $(root)/share/man/man1/)
+	install -m 644 $(man5) $(root)/share/man/man5/
+	install -m 644 $(man8) $(root)/share/man/man8/
+	sed 's|/usr/local|$(PREFIX)|' systemd/sluiced.service >$(root)/lib/systemd/system/sluiced.service
+	install -m 644 systemd/sluice.sysusers $(root)/lib/sysusers.d/sluice.conf
+	install -m 644 systemd/sluice.tmpfiles $(root)/lib/tmpfiles.d/sluice.conf
+	test -e $(DESTDIR)/etc/sluice/sluiced.yaml || \
+		install -m 644 systemd/sluiced.yaml $(DESTDIR)/etc/sluice/sluiced.yaml
+
+# The data, and a configuration that was edited, stay.
+uninstall:
+	rm -f $(addprefix $(root)/bin/,$(notdir $(programs)))
+	rm -f $(addprefix $(root)/share/man/man1/,$(notdir $(man1)))
+	rm -f $(addprefix $(root)/share/man/man5/,$(notdir $(man5)))
+	rm -f $(addprefix $(root)/share/man/man8/,$(notdir $(man8)))
+	rm -f $(root)/lib/systemd/system/sluiced.service
+	rm -f $(root)/lib/sysusers.d/sluice.conf $(root)/lib/tmpfiles.d/sluice.conf
+	! cmp -s systemd/sluiced.yaml $(DESTDIR)/etc/sluice/sluiced.yaml || \
+		rm -f $(DESTDIR)/etc/sluice/sluiced.yaml
+	! test -d $(DESTDIR)/etc/sluice || rmdir --ignore-fail-on-non-empty $(DESTDIR)/etc/sluice
 
 clean:
 	rm -rf build
