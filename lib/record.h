@@ -1,10 +1,11 @@
 /*
  * Journal records: the bytes of the journal. The file-top essay of record.c is the format.
  *
- * A journal file begins with a header (magic, version, per-file salt, sequence number of the file);
- * then records follow, each with its length, type, sequence within the file and an XXH3 over all of
- * it mixed with the salt, padded to 8 bytes. Old content of a preallocated file never parses
- * as a record: its salt or its sequence is wrong. Reading stops at the first record that does not parse.
+ * A journal file begins with a header (magic, version, per-file salt, sequence number of the
+ * file); then records follow, each with its length, type, sequence within the file and an XXH3
+ * over all of it mixed with the salt, padded to 8 bytes. Old content of a preallocated file never
+ * parses as a record: its salt or its sequence is wrong. Reading stops at the first record that
+ * does not parse.
  */
 #ifndef SLUICE_RECORD_H
 #define SLUICE_RECORD_H
@@ -14,7 +15,7 @@
 #include <stdint.h>
 
 enum record_type {
-	RECORD_OPEN = 1,    /* transfer: tid, clientid, fileid, generation, epoch, opened_at_ms, staging name */
+	RECORD_OPEN = 1,    /* transfer: tid, clientid, fileid, generation, epoch, at_ms, staging name */
 	RECORD_META,        /* tid, init metadata (JSON); replaces */
 	RECORD_RESERVE,     /* tid, size: preallocated */
 	RECORD_EXTENT,      /* tid, from, to: written and acknowledged */
@@ -33,14 +34,14 @@ enum record_type {
 
 enum { RECORD_HEADER_BYTES = 64, RECORD_BYTES_MAX = 512 * 1024 };
 
-/* One record decoded, or to be encoded. Fields that the type does not have are ignored and zero after
- * decoding. Spans borrow. */
+/* One record decoded, or to be encoded. Fields that the type does not have are ignored, and zero
+ * after decoding. Spans borrow: after decoding they point into the reader's buffer. */
 struct record {
 	enum record_type type;
 	uint64_t tid;          /* transfer, unique per data directory */
-	uint64_t from, to;     /* EXTENT, UNCOVER */
+	uint64_t from, to;     /* EXTENT, UNCOVER: from ≤ to */
 	uint64_t size;         /* RESERVE, FIN, PUBLISHING */
-	uint64_t frontier;     /* MIDSTATE */
+	uint64_t frontier;     /* MIDSTATE: a multiple of 64 */
 	uint32_t h[8];         /* MIDSTATE */
 	bool has_digest;       /* FIN */
 	uint8_t digest[32];    /* FIN, PUBLISHING */
@@ -62,18 +63,21 @@ struct record_writer {
 
 /* Writes the file header into buf (RECORD_HEADER_BYTES). */
 void record_header_encode(uint8_t *buf, uint64_t salt, uint64_t file_seq, uint32_t reactor_idx);
-/* 0, or −EINVAL (no journal), −EPROTO (a version that this program can't read), −EBADMSG (checksum). */
+/* 0; −EINVAL: no journal (too short, or another magic); −EBADMSG: damaged (checksum); −EPROTO: a
+ * whole header of a version that this program can't read. */
 int record_header_decode(const uint8_t *buf, size_t buf_bytes, uint64_t *ret_salt,
 	uint64_t *ret_file_seq, uint32_t *ret_reactor_idx);
 
 /* Bytes that the record takes, padding included. */
 size_t record_size(const struct record *r);
-/* Appends. 0; −ENOSPC when buf is too small (nothing written); −E2BIG when the record would pass
- * RECORD_BYTES_MAX. */
+/* Appends. 0; −E2BIG when the record would pass RECORD_BYTES_MAX, or an id its 65535 bytes; −ENOSPC
+ * when buf is too small. Nothing is written then. That the fields keep their type's rules is
+ * asserted. */
 int record_append(struct record_writer *w, const struct record *r);
-/* If the last record appended since the writer's bytes were `mark` or later is an EXTENT of the same
- * tid that ends where this one begins, lengthens it in place (checksum renewed) and returns true. last_off is the
- * offset in buf of the last record (SIZE_MAX: none). */
+/* If the record at last_off (SIZE_MAX: none) is the last one in the buffer and an EXTENT of tid
+ * that ends at `from`, makes it end at `to`, with a new checksum, and returns true. So bytes that
+ * follow each other within one batch cost one record. last_off must be where a record was
+ * appended in this buffer, one that nobody has taken away to write it yet. */
 bool record_extend_extent(struct record_writer *w, size_t last_off, uint64_t tid, uint64_t from,
 	uint64_t to);
 
@@ -85,8 +89,9 @@ struct record_reader {
 	uint64_t seq;
 };
 
-/* 1 and *ret; 0 at the end (no valid record at off: torn, zeros or old content — off stays there); a
- * record with a good checksum but contents that break its type's rules → −EBADMSG. */
+/* 1 and *ret, off and seq moved on. 0 at the end: no valid record at off (torn, zeros, old
+ * content). −EBADMSG: a good checksum over contents that break their type's rules, so the writer was
+ * wrong or another program. In both cases off and seq stay, and *ret is untouched. */
 int record_next(struct record_reader *r, struct record *ret);
 
 #endif
