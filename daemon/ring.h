@@ -42,6 +42,7 @@ struct op {
 	uint8_t state;     /* enum op_state; read by owners, written by ring.c alone */
 	bool more;         /* valid in done: a multishot goes on */
 	bool cancelled;    /* ring_cancel was called */
+	bool dropped;      /* cancelled before the kernel saw it */
 	/* what to do; written by the ring_* calls */
 	int fd, fd2;
 	uint32_t len, flags;

@@ -1,0 +1,62 @@
+/*
+ * Buffers and pipes of one reactor: pools with a fixed size, one holder at a time.
+ *
+ * A buffer is counted: the connection that filled it and each write that still reads from it hold one reference. Who finds a pool
+ * empty registers a waiter; giving back wakes the oldest. Memory is allocated when first needed and kept.
+ *
+ * A pipe goes back only when it is empty; one that may still hold bytes is closed and replaced, so that no byte of one transfer
+ * can reach another.
+ */
+#ifndef SLUICE_BUFS_H
+#define SLUICE_BUFS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct bufs;
+
+struct buf {
+	struct bufs *pool;
+	struct buf *next;
+	uint32_t refs;
+	uint32_t bytes_max;
+	uint8_t *data;
+};
+
+struct pipe {
+	struct bufs *pool;
+	struct pipe *next;
+	int fds[2];           /* read end, write end */
+	uint32_t bytes_max;   /* what it holds */
+	uint32_t bytes;       /* in it now; kept by the holder */
+};
+
+/* A place in the queue for a buffer or a pipe. */
+struct bufs_waiter {
+	struct bufs_waiter *next, **pprev; /* pprev == NULL: not waiting */
+	void (*wake)(struct bufs_waiter *w);
+};
+
+int bufs_new(uint32_t buffer_bytes, uint32_t buffers_max, uint32_t pipe_bytes, uint32_t pipes_max,
+	struct bufs **ret);
+void bufs_free(struct bufs *p); /* NULL is fine; everything must have come back */
+
+/* One reference, or NULL when all are out. */
+struct buf *bufs_take(struct bufs *p);
+void buf_ref(struct buf *b);
+void buf_unref(struct buf *b); /* NULL is fine */
+
+/* An empty pipe, or NULL: the pool is empty (then wait) or the process has no descriptors left (*ret_err = −EMFILE …). */
+struct pipe *pipes_take(struct bufs *p, int *ret_err);
+/* p->bytes == 0 and the last splice was not cut: back to the pool. Else it is closed. NULL is fine. */
+void pipes_give(struct pipe *p, bool is_clean);
+
+/* Waits for the next buffer (pipe) to come back. Idempotent. The waiter is unlinked before wake is called. */
+void bufs_wait(struct bufs *p, struct bufs_waiter *w);
+void pipes_wait(struct bufs *p, struct bufs_waiter *w);
+void bufs_wait_cancel(struct bufs_waiter *w); /* idempotent */
+
+uint32_t bufs_used(const struct bufs *p);
+uint32_t pipes_used(const struct bufs *p);
+
+#endif

@@ -1,0 +1,61 @@
+/*
+ * A reactor: one thread with its ring, its listeners, connections, sessions and transfers, which no other thread touches.
+ */
+#ifndef SLUICE_REACTOR_H
+#define SLUICE_REACTOR_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "conf.h"
+#include "timers.h"
+
+struct ring;
+struct bufs;
+struct broker;
+struct uploads;
+struct journal;
+struct verify;
+struct store;
+struct conns;
+
+/* Counters; written by the reactor's thread only, read by any (relaxed). */
+struct stats {
+	_Atomic uint64_t bytes_received;  /* payload and headers, all */
+	_Atomic uint64_t bytes_spliced;   /* segment payload that never was in user space */
+	_Atomic uint64_t bytes_copied;    /* segment payload that went through a buffer */
+	_Atomic uint64_t connections, connections_total;
+	_Atomic uint64_t publishes;
+	_Atomic uint64_t segments, segments_replayed, segments_refused;
+	_Atomic uint64_t transfers_open, exported, aborted, expired, failed;
+	_Atomic uint64_t journal_batches, journal_records, journal_bytes;
+	_Atomic uint64_t hashed_bytes;
+};
+
+#define STAT_ADD(rt, field, n) atomic_fetch_add_explicit(&(rt)->stats.field, (n), memory_order_relaxed)
+#define STAT_SUB(rt, field, n) atomic_fetch_sub_explicit(&(rt)->stats.field, (n), memory_order_relaxed)
+
+struct reactor {
+	uint32_t idx, count;
+	const struct conf *conf;
+	struct ring *ring;
+	struct timers timers;
+	struct bufs *bufs;
+	struct broker *broker;
+	struct uploads *uploads;
+	struct journal *journal;
+	struct conns *conns;
+	struct store *store;      /* shared: directories and space; read-only after start but for atomics */
+	struct verify *verify;    /* shared: the pool of hashing threads */
+	struct reactor **peers;   /* all reactors, by index */
+	struct stats stats;
+	bool stopping;
+};
+
+/* The reactor that owns a client id: XXH3(clientid) mod count. */
+uint32_t reactor_owner(const char *clientid, uint32_t clientid_bytes, uint32_t count);
+/* Publishes a message made by the daemon (response, event) to ordinary subscribers. QoS 1, not retained. */
+void reactor_publish(struct reactor *rt, const char *topic, uint32_t topic_bytes, const void *payload,
+	uint32_t payload_bytes, const void *correlation, uint32_t correlation_bytes);
+
+#endif

@@ -1,0 +1,381 @@
+/*
+ * The part of ring.h that does not queue: calls on sockets and pipes that never wait, and blocking calls for
+ * start-up, recovery and worker threads.
+ */
+#include "ring.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <time.h>
+#include <unistd.h>
+
+static int64_t result(ssize_t n)
+{
+	return n < 0 ? -errno : n;
+}
+
+/* --- sockets and pipes ------------------------------------------------------------------------ */
+
+int sock_recv(int fd, void *buf, uint32_t len)
+{
+	return (int)result(recv(fd, buf, len, MSG_DONTWAIT));
+}
+
+int sock_peek(int fd, void *buf, uint32_t len)
+{
+	return (int)result(recv(fd, buf, len, MSG_DONTWAIT | MSG_PEEK));
+}
+
+int sock_discard(int fd, uint32_t len)
+{
+	/* MSG_TRUNC on TCP drops the bytes in the kernel; the buffer is never touched. tcp(7) */
+	return (int)result(recv(fd, NULL, len, MSG_DONTWAIT | MSG_TRUNC));
+}
+
+int sock_splice(int fd, int pipe_fd, uint32_t len)
+{
+	return (int)result(splice(fd, NULL, pipe_fd, NULL, len, SPLICE_F_MOVE | SPLICE_F_NONBLOCK));
+}
+
+int sock_send(int fd, const void *buf, uint32_t len)
+{
+	return (int)result(send(fd, buf, len, MSG_DONTWAIT | MSG_NOSIGNAL));
+}
+
+void sock_shutdown(int fd)
+{
+	(void)shutdown(fd, SHUT_RDWR);
+}
+
+static void name_of(const struct sockaddr_storage *ss, char *ret, size_t ret_max)
+{
+	char host[INET6_ADDRSTRLEN] = "?";
+	if (ss->ss_family == AF_INET) {
+		const struct sockaddr_in *in = (const void *)ss;
+		inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
+		snprintf(ret, ret_max, "%s:%u", host, ntohs(in->sin_port));
+	} else if (ss->ss_family == AF_INET6) {
+		const struct sockaddr_in6 *in6 = (const void *)ss;
+		inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof(host));
+		snprintf(ret, ret_max, "[%s]:%u", host, ntohs(in6->sin6_port));
+	} else {
+		snprintf(ret, ret_max, "?");
+	}
+}
+
+void sock_peer_name(int fd, char *ret, size_t ret_max)
+{
+	struct sockaddr_storage ss = {0};
+	socklen_t len = sizeof(ss);
+	if (getpeername(fd, (struct sockaddr *)&ss, &len) < 0)
+		ss.ss_family = AF_UNSPEC;
+	name_of(&ss, ret, ret_max);
+}
+
+void sock_setup(int fd)
+{
+	int one = 1;
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+}
+
+int pipe_open(uint32_t bytes, int ret_fds[2], uint32_t *ret_bytes)
+{
+	int fds[2];
+	if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
+		return -errno;
+	(void)fcntl(fds[1], F_SETPIPE_SZ, (int)bytes); /* refused without privilege: what it is counts */
+	int size = fcntl(fds[1], F_GETPIPE_SZ);
+	ret_fds[0] = fds[0];
+	ret_fds[1] = fds[1];
+	*ret_bytes = size > 0 ? (uint32_t)size : 4096;
+	return 0;
+}
+
+int pipe_drain(int fd, void *scratch, uint32_t len)
+{
+	return (int)result(read(fd, scratch, len));
+}
+
+/* --- listening -------------------------------------------------------------------------------- */
+
+/* "1.2.3.4:80", "[::1]:80", "host:80" → host and port. */
+static int split_address(const char *addr_port, char *ret_host, size_t host_max, const char **ret_port)
+{
+	const char *colon = strrchr(addr_port, ':'), *from = addr_port, *to = colon;
+	if (!colon)
+		return -EINVAL;
+	if (*from == '[') {
+		if (to <= from + 1 || to[-1] != ']')
+			return -EINVAL;
+		from++;
+		to--;
+	}
+	if ((size_t)(to - from) >= host_max)
+		return -EINVAL;
+	memcpy(ret_host, from, (size_t)(to - from));
+	ret_host[to - from] = 0;
+	*ret_port = colon + 1;
+	return 0;
+}
+
+int sys_listen(const char *addr_port, bool reuse_port, int *ret_fd, char *ret_name, size_t name_max)
+{
+	char host[256];
+	const char *port;
+	if (split_address(addr_port, host, sizeof(host), &port) < 0)
+		return -EINVAL;
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *info;
+	if (getaddrinfo(*host ? host : NULL, port, &hints, &info) != 0)
+		return -EADDRNOTAVAIL;
+	int one = 1, err = 0;
+	int fd = socket(info->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		err = -errno;
+	else if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
+		(reuse_port && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)) < 0) ||
+		bind(fd, info->ai_addr, info->ai_addrlen) < 0 || listen(fd, 4096) < 0)
+		err = -errno;
+	freeaddrinfo(info);
+	if (err) {
+		if (fd >= 0)
+			close(fd);
+		return err;
+	}
+	struct sockaddr_storage ss = {0};
+	socklen_t len = sizeof(ss);
+	(void)getsockname(fd, (struct sockaddr *)&ss, &len);
+	name_of(&ss, ret_name, name_max);
+	*ret_fd = fd;
+	return 0;
+}
+
+/* --- files ------------------------------------------------------------------------------------ */
+
+int sys_openat(int dir_fd, const char *path, int flags, uint32_t mode)
+{
+	return (int)result(openat(dir_fd, path, flags | O_CLOEXEC, mode));
+}
+
+int sys_mkdirs(const char *path, uint32_t mode)
+{
+	char copy[PATH_MAX];
+	size_t bytes = strlen(path);
+	if (bytes == 0 || bytes >= sizeof(copy))
+		return -ENAMETOOLONG;
+	memcpy(copy, path, bytes + 1);
+	for (char *p = copy + 1; *p; p++) {
+		if (*p != '/')
+			continue;
+		*p = 0;
+		if (mkdir(copy, mode) < 0 && errno != EEXIST)
+			return -errno;
+		*p = '/';
+	}
+	if (mkdir(copy, mode) < 0 && errno != EEXIST)
+		return -errno;
+	struct stat st;
+	if (stat(copy, &st) < 0)
+		return -errno;
+	return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+}
+
+int sys_close(int fd)
+{
+	return (int)result(close(fd));
+}
+
+int64_t sys_pread(int fd, void *buf, size_t len, uint64_t off)
+{
+	size_t got = 0;
+	while (got < len) {
+		ssize_t n = pread(fd, (char *)buf + got, len - got, (off_t)(off + got));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		got += (size_t)n;
+	}
+	return (int64_t)got;
+}
+
+int sys_pwrite(int fd, const void *buf, size_t len, uint64_t off)
+{
+	size_t put = 0;
+	while (put < len) {
+		ssize_t n = pwrite(fd, (const char *)buf + put, len - put, (off_t)(off + put));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			return -EIO;
+		put += (size_t)n;
+	}
+	return 0;
+}
+
+int sys_fsync(int fd)
+{
+	return (int)result(fsync(fd));
+}
+
+int sys_ftruncate(int fd, uint64_t len)
+{
+	return (int)result(ftruncate(fd, (off_t)len));
+}
+
+int sys_fallocate(int fd, uint64_t off, uint64_t len)
+{
+	return (int)result(fallocate(fd, 0, (off_t)off, (off_t)len));
+}
+
+int sys_fchown_group(int fd, uint32_t gid)
+{
+	return (int)result(fchown(fd, (uid_t)-1, gid));
+}
+
+int sys_fchmod(int fd, uint32_t mode)
+{
+	return (int)result(fchmod(fd, mode));
+}
+
+int sys_renameat2(int from_dir, const char *from, int to_dir, const char *to, uint32_t flags)
+{
+	return (int)result(renameat2(from_dir, from, to_dir, to, flags));
+}
+
+int sys_unlinkat(int dir_fd, const char *path, int flags)
+{
+	return (int)result(unlinkat(dir_fd, path, flags));
+}
+
+int sys_lock(int fd)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+		return 0;
+	return errno == EACCES ? -EAGAIN : -errno;
+}
+
+static void stat_fill(const struct stat *st, struct sys_stat *ret)
+{
+	*ret = (struct sys_stat){.size = (uint64_t)st->st_size, .ino = st->st_ino, .dev = st->st_dev,
+		.blocks_bytes = (uint64_t)st->st_blocks * 512, .is_dir = S_ISDIR(st->st_mode),
+		.is_regular = S_ISREG(st->st_mode),
+		.mtime_ns = st->st_mtim.tv_sec * 1000000000LL + st->st_mtim.tv_nsec};
+}
+
+int sys_fstat(int fd, struct sys_stat *ret)
+{
+	struct stat st;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	stat_fill(&st, ret);
+	return 0;
+}
+
+int sys_stat_at(int dir_fd, const char *path, struct sys_stat *ret)
+{
+	struct stat st;
+	if (fstatat(dir_fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	stat_fill(&st, ret);
+	return 0;
+}
+
+int sys_space(int fd, struct sys_space *ret)
+{
+	struct statfs fs;
+	if (fstatfs(fd, &fs) < 0)
+		return -errno;
+	*ret = (struct sys_space){.free_bytes = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize,
+		.free_inodes = fs.f_ffree, .has_inodes = fs.f_files > 0};
+	return 0;
+}
+
+int sys_list_dir(int dir_fd, int (*fn)(void *arg, const char *name), void *arg)
+{
+	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), err = 0;
+	if (fd < 0)
+		return -errno;
+	DIR *dir = fdopendir(fd);
+	if (!dir) {
+		err = -errno;
+		close(fd);
+		return err;
+	}
+	const struct dirent *entry;
+	while (!err && (entry = readdir(dir))) {
+		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+			err = fn(arg, entry->d_name);
+	}
+	closedir(dir);
+	return err;
+}
+
+int sys_advise_dontneed(int fd, uint64_t off, uint64_t len)
+{
+	return -posix_fadvise(fd, (off_t)off, (off_t)len, POSIX_FADV_DONTNEED);
+}
+
+/* --- time, chance, the log -------------------------------------------------------------------- */
+
+int sys_random(void *buf, size_t len)
+{
+	return getrandom(buf, len, 0) == (ssize_t)len ? 0 : -EIO;
+}
+
+int64_t sys_wall_ms(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
+}
+
+uint64_t sys_mono_ns(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t sys_mono_ms(void)
+{
+	return sys_mono_ns() / 1000000;
+}
+
+void sys_log_put(const char *line, size_t bytes)
+{
+	ssize_t n = write(STDERR_FILENO, line, bytes);
+	(void)n; /* a log that can't be written has nowhere to say so */
+}
+
+uint64_t sys_rss_bytes(void)
+{
+	char text[128];
+	int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	ssize_t n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	unsigned long long pages = 0;
+	text[n > 0 ? n : 0] = 0;
+	if (sscanf(text, "%*u %llu", &pages) != 1)
+		return 0;
+	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
