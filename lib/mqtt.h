@@ -73,9 +73,6 @@ struct mqtt_props {
 		retain_available, wildcard_available, subid_available, shared_available;
 	uint16_t server_keep_alive, receive_max, topic_alias_max, topic_alias;
 	uint32_t message_expiry, session_expiry, will_delay, maximum_packet_size;
-	/* PUBLISH may carry several, SUBSCRIBE one; more than MQTT_SUBIDS_MAX when encoding: the first ones */
-	uint32_t subids[MQTT_SUBIDS_MAX];
-	uint8_t subids_count;
 	struct mqtt_str content_type, response_topic, correlation_data, assigned_clientid, auth_method,
 		auth_data, response_info, server_reference, reason_string;
 	/* All user properties as one span: the encoded property bytes 0x26 len key len value …, only these,
@@ -83,6 +80,10 @@ struct mqtt_props {
 	 * interleaved them with others, the span runs from the first to the last and the iterator skips the
 	 * others. */
 	struct mqtt_str user_properties;
+	/* A PUBLISH to a client may carry several, SUBSCRIBE one. Of more than MQTT_SUBIDS_MAX the first ones
+	 * are kept. The array comes last because it is the one thing that decoding does not clear. */
+	uint8_t subids_count;
+	uint32_t subids[MQTT_SUBIDS_MAX];
 };
 
 /* Walks a user_properties span. cursor begins at 0. False at the end. */
@@ -153,11 +154,24 @@ struct mqtt_disconnect { /* and AUTH */
 
 /* --- decoding ------------------------------------------------------------------------------- */
 
+/* After a failure what *ret holds is undefined, except where it is said. Reason codes that several
+ * decoders return, with the clause where it is not obvious:
+ *   −0x81  cut short or too long for its own lengths, bytes left over, reserved bits, ill-formed UTF-8 or
+ *          U+0000, variable integer longer than needed [MQTT-1.5.5-1], unknown property or one that this
+ *          packet may not carry (2.2.2.2)
+ *   −0x82  packet id 0, a property twice or with a value that it may not have, authentication data without
+ *          a method, a reason code that this packet may not carry, empty SUBSCRIBE [MQTT-3.8.3-2]
+ *   −0x8f  a filter, −0x90 a topic that breaks chapter 4.7
+ *   −0x94  topic alias 0
+ * Rules that need to know who is who (a client's PUBLISH with a subscription identifier, a server's
+ * DISCONNECT with a session expiry) or the session (alias over the maximum) are the caller's. */
+
 enum { MQTT_MORE = 1 }; /* the buffer does not yet hold enough */
 
 /* The fixed header. 0 and *ret_type, *ret_flags, *ret_remaining (bytes after the fixed header),
  * *ret_header_bytes (2–5); MQTT_MORE; or a negated reason code (−0x81: fifth length byte, reserved type 0;
- * reserved flags wrong for the type, QoS 3, DUP at QoS 0 → −0x81). Works on as little as one byte. */
+ * reserved flags wrong for the type, QoS 3, DUP at QoS 0 → −0x81). Works on as little as one byte. A
+ * length in more bytes than needed is accepted here: some v3 clients write it so, and v3 allows it. */
 int mqtt_decode_fixed(const uint8_t *buf, size_t buf_bytes, uint8_t *ret_type, uint8_t *ret_flags,
 	uint32_t *ret_remaining, uint32_t *ret_header_bytes);
 
@@ -171,8 +185,10 @@ int mqtt_decode_publish_head(const uint8_t *buf, size_t buf_bytes, uint8_t versi
 
 /* The others take the body: the `remaining` bytes after the fixed header, whole. 0 or a negated reason
  * code. For CONNECT: −0x84 for an unknown protocol name or level (also a known one with the wrong
- * name), −0x85 for an empty client id without clean session in v3.1.1 and for an id that is empty or longer
- * than 23 bytes… in 3.1 only empty is refused. */
+ * name), −0x85 for an empty client id without clean session in v3.1.1 [MQTT-3.1.3-8] and for any empty one
+ * in 3.1, whose limit of 23 bytes nobody keeps and we do not enforce. After a failure ret->version is valid:
+ * the level that the packet asked for, or 0 when the packet did not get that far; a CONNACK that refuses
+ * it is written in that version. */
 int mqtt_decode_connect(const uint8_t *body, uint32_t body_bytes, struct mqtt_connect *ret);
 int mqtt_decode_connack(const uint8_t *body, uint32_t body_bytes, uint8_t version,
 	struct mqtt_connack *ret);
@@ -193,14 +209,16 @@ int mqtt_decode_disconnect(const uint8_t *body, uint32_t body_bytes, uint8_t ver
 /* Each writes a whole packet (PUBLISH: its head, the payload follows) and returns its bytes, or 0 when
  * buf_max is too small or a string is longer than 65,535 bytes. With version < 5 properties and (acks)
  * reason codes are left out. An ack with reason 0 and no properties takes the 4-byte form. For DUP copies
- * the caller sets bit 3 of the first byte. In props, only what is set in `has` is written;
- * user_properties is copied as a span. */
+ * the caller sets bit 3 of the first byte. In props, only what is set in `has` is written, and of that
+ * only what the packet may carry: a will's properties may be handed to the PUBLISH that it becomes. Of the
+ * user_properties span the user properties are copied, not what stands between them. */
 size_t mqtt_encode_connect(uint8_t *buf, size_t buf_max, const struct mqtt_connect *c);
 size_t mqtt_encode_connack(uint8_t *buf, size_t buf_max, uint8_t version, const struct mqtt_connack *c);
 size_t mqtt_encode_publish_head(uint8_t *buf, size_t buf_max, uint8_t version,
 	const struct mqtt_publish *p);
 size_t mqtt_encode_ack(uint8_t *buf, size_t buf_max, uint8_t version, uint8_t type,
 	const struct mqtt_ack *a);
+/* props may be NULL: none. subs_count > 0. */
 size_t mqtt_encode_subscribe(uint8_t *buf, size_t buf_max, uint8_t version, uint16_t packet_id,
 	const struct mqtt_props *props, const struct mqtt_sub *subs, size_t subs_count);
 size_t mqtt_encode_unsubscribe(uint8_t *buf, size_t buf_max, uint8_t version, uint16_t packet_id,
@@ -216,5 +234,7 @@ size_t mqtt_encode_ping(uint8_t *buf, size_t buf_max, uint8_t type);
 const char *mqtt_type_name(uint8_t type);
 /* "Not authorized", … as in the specification's table; "unknown" otherwise. */
 const char *mqtt_rc_name(uint8_t rc);
+/* May a v5 packet of this type carry this reason code? (Table 2-6) */
+bool mqtt_rc_allowed(uint8_t rc, uint8_t type);
 
 #endif
