@@ -15,7 +15,7 @@
 enum { SHA256_DIGEST_BYTES = 32, SHA256_BLOCK_BYTES = 64 };
 
 struct sha256 {
-	uint32_t h[8];
+	uint32_t h[8];    /* after all whole blocks */
 	uint64_t bytes;   /* fed so far */
 	uint8_t tail[64]; /* the last bytes % 64, not yet compressed */
 };
@@ -30,7 +30,8 @@ struct sha256_lane {
 void sha256_init(struct sha256 *s);
 /* Feeds data to one state. */
 void sha256_update(struct sha256 *s, const void *data, size_t data_bytes);
-/* Feeds every lane; the states must differ from each other. Any count, any lengths. */
+/* Feeds every lane; the states must differ from each other. Any count, any lengths. The lanes
+ * themselves are only read. */
 void sha256_update_lanes(struct sha256_lane *lanes, size_t lanes_count);
 /* Writes the digest of all that was fed. The state itself is left as it was (a copy is padded),
  * so a message may be continued after its digest was looked at. */
