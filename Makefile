@@ -13,8 +13,13 @@
 VARIANT ?= release
 BUILD   ?= build$(if $(filter release,$(VARIANT)),,/$(VARIANT))
 PREFIX  ?= /usr/local
-CC      ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 SECONDS ?= 60
+# Debian's, which sees Debian's modules, also where another one comes first in PATH.
+PYTHON  ?= $(firstword $(wildcard /usr/bin/python3) python3)
+export PYTHON
 VERSION := 0.1.0
 
 PKGS    := liburing wolfssl libcjson libxxhash libcyaml yaml-0.1
@@ -160,7 +165,7 @@ deps-unit:
 
 deps-check:
 	@$(call need,pkg-config --exists criterion && command -v mosquitto_pub && test -e /usr/include/MQTTClient.h \
-		&& python3 -c 'import paho.mqtt.client',$(apt_check))
+		&& $(PYTHON) -c 'import paho.mqtt.client',$(apt_check))
 	@$(call need,command -v node && command -v npm,nodejs npm)
 
 deps-fuzz:
