@@ -115,6 +115,7 @@ static void line_add_quoted(struct line *line, const char *value, size_t bytes)
 static void line_add_value(struct line *line, const char *value, size_t bytes)
 {
 	bool bare = bytes > 0;
+	size_t room;
 
 	if (!value) {
 		line_add_text(line, "-");
@@ -125,10 +126,14 @@ static void line_add_value(struct line *line, const char *value, size_t bytes)
 		bare = false;
 	for (size_t i = 0; bare && i < bytes; i++)
 		bare = is_bare(value[i]);
-	if (bare)
-		line_add(line, value, bytes);
-	else
+	if (!bare) {
 		line_add_quoted(line, value, bytes);
+		return;
+	}
+	/* Of a bare value too what fits is shown. */
+	room = line->cut ? 0 : LINE_BYTES_MAX - line->used;
+	line_add(line, value, bytes < room ? bytes : room);
+	line->cut = line->cut || bytes > room;
 }
 
 static void line_add_time(struct line *line, int64_t ms)
