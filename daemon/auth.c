@@ -1,7 +1,7 @@
 /*
- * The rules of auth.h. They look at the first level of a topic and, for response topics, at the rest; a
- * wildcard in the first level never matches a topic that begins with "$" [MQTT-4.7.2-1], so the literal
- * first level decides everything.
+ * The rules of auth.h. They look at the first level of a topic and, for response topics, at the
+ * rest; a wildcard in the first level never matches a topic that begins with "$" [MQTT-4.7.2-1], so
+ * the literal first level decides everything.
  */
 #include "auth.h"
 

@@ -1,8 +1,8 @@
 /*
  * Who may subscribe and publish where: the rules that protect the topics of file transfer.
  *
- * Pure functions over the configuration, a client id and a topic. They return a v5 reason code: 0x00
- * or 0x87 (not authorized). The filter or topic is already known to be valid MQTT.
+ * Pure functions over the configuration, a client id and a topic. They return a v5 reason code:
+ * 0x00 or 0x87 (not authorized). The filter or topic is already known to be valid MQTT.
  *
  *     first level        subscribe                              publish, will, Response Topic
  *     $file-response     only $file-response/<own client id>    the same
@@ -11,10 +11,10 @@
  *     $SYS               yes                                    never
  *     anything else      yes                                    yes
  *
- * "Own" is equality of the whole rest of the topic, byte by byte. A client id may contain "/": it is then
- * several levels, and still only its own string. A client id with "+" or "#" has no response topic at all:
- * the filter that spells it would be a pattern and read the answers of others, and the name that spells it
- * can't be published.
+ * "Own" is equality of the whole rest of the topic, byte by byte. A client id may contain "/": it
+ * is then several levels, and still only its own string. A client id with "+" or "#" has no
+ * response topic at all: the filter that spells it would be a pattern and read the answers of
+ * others, and the name that spells it can't be published.
  */
 #ifndef SLUICE_AUTH_H
 #define SLUICE_AUTH_H

@@ -1,17 +1,19 @@
 /*
  * Matching: from a message to the sessions that get it.
  *
- * A publish first asks the counts: how many filters are there at all, here and elsewhere, that could match such a
- * topic? Filters whose first level is a wildcard never match a topic that begins with "$" [MQTT-4.7.2-1],
- * so filters are counted in two classes, and the daemon's own answers on "$file-response/…" cost two loads
- * when nobody listens.
+ * A publish first asks the counts: how many filters are there at all, here and elsewhere, that
+ * could match such a topic? Filters whose first level is a wildcard never match a topic that begins
+ * with "$" [MQTT-4.7.2-1], so filters are counted in two classes, and the daemon's own answers on
+ * "$file-response/…" cost two loads when nobody listens.
  *
- * Then the trie calls on_match for every matching subscription. A session may be called several times, so the
- * matches are summed up in its session_out, and the session is put on a list; only afterwards each session on
- * the list gets its copy. Sending happens in this second step, so nothing that it does can disturb the walk.
+ * Then the trie calls on_match for every matching subscription. A session may be called several
+ * times, so the matches are summed up in its session_out, and the session is put on a list; only
+ * afterwards each session on the list gets its copy. Sending happens in this second step, so
+ * nothing that it does can disturb the walk.
  *
- * The sums over all reactors are the only state that is shared, and only counters. A message goes to the other
- * reactors when they have filters of its class; whether one of them matches is not known here, hence the "may".
+ * The sums over all reactors are the only state that is shared, and only counters. A message goes
+ * to the other reactors when they have filters of its class; whether one of them matches is not
+ * known here, hence the "may".
  */
 #include "broker_impl.h"
 

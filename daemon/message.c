@@ -1,10 +1,11 @@
 /*
- * Messages: one allocation with everything in it, shared by count between the queues of any reactor.
+ * Messages: one allocation with everything in it, shared by count between the queues of any
+ * reactor.
  *
- * User properties are packed anew: the span that the decoder gives may have other properties between them, and
- * those are not the publisher's to forward.
+ * User properties are packed anew: the span that the decoder gives may have other properties
+ * between them, and those are not the publisher's to forward.
  */
-#include "broker.h"
+#include "broker_impl.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -84,17 +85,19 @@ static struct mqtt_props props_forwarded(const struct mqtt_props *from)
 	return p;
 }
 
-struct message *message_new(const struct mqtt_publish *publish, const void *payload, uint64_t publisher,
-	uint64_t now_ms)
+struct message *message_new(const struct mqtt_publish *publish, const void *payload,
+	uint64_t publisher, uint64_t now_ms)
 {
 	struct mqtt_props props = props_forwarded(&publish->props);
 	bool has_user = MQTT_HAS(&props, MQTT_P_USER_PROPERTY);
 	uint64_t bytes = sizeof(struct message) + publish->topic.bytes + publish->payload_bytes +
-		props.content_type.bytes + props.response_topic.bytes + props.correlation_data.bytes +
+		props.content_type.bytes + props.response_topic.bytes +
+		props.correlation_data.bytes +
 		(has_user ? user_properties_bytes(&props.user_properties) : 0);
 	struct message *m = malloc(bytes);
 	if (m == NULL)
 		return NULL;
+	atomic_fetch_add_explicit(&broker_sums.held_bytes, bytes, memory_order_relaxed);
 	*m = (struct message){
 		.refs = 1,
 		.qos = publish->qos,
@@ -132,6 +135,8 @@ void message_unref(struct message *m)
 	/* The one that frees must see every other's last read as done, so release and acquire. */
 	uint32_t before = atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel);
 	assert(before > 0);
-	if (before == 1)
-		free(m);
+	if (before > 1)
+		return;
+	atomic_fetch_sub_explicit(&broker_sums.held_bytes, m->bytes, memory_order_relaxed);
+	free(m);
 }
