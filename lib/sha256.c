@@ -269,8 +269,9 @@ void sha256_digest(const struct sha256 *s, uint8_t ret_digest[SHA256_DIGEST_BYTE
 void sha256_resume(struct sha256 *s, const uint32_t h[8], uint64_t bytes)
 {
 	assert(bytes % SHA256_BLOCK_BYTES == 0);
-	*s = (struct sha256){.bytes = bytes};
-	memcpy(s->h, h, sizeof(s->h));
+	struct sha256 resumed = {.bytes = bytes};
+	memcpy(resumed.h, h, sizeof(resumed.h)); /* h may be that of *s itself */
+	*s = resumed;
 }
 
 /* ---- hex ---- */
