@@ -122,6 +122,8 @@ int mqtt_decode_connack(const uint8_t *body, uint32_t body_bytes, uint8_t versio
 	uint8_t flags = wire_read_u8(&r);
 	int rc = 0;
 
+	if (version == MQTT_V31) /* which has nothing there yet, and does not say that it is zero */
+		flags = 0;
 	ret->session_present = flags & 1;
 	ret->code = wire_read_u8(&r);
 	if (version >= MQTT_V5)

@@ -287,6 +287,8 @@ bool mqtt_user_property_next(const struct mqtt_str *span, uint32_t *cursor, stru
 {
 	struct wire_reader r = wire_reader_make((const uint8_t *)span->s, span->bytes);
 
+	if (*cursor >= span->bytes) /* an absent span too */
+		return false;
 	wire_read_bytes(&r, *cursor);
 	while (wire_read_left(&r) > 0) {
 		const struct prop *d = prop_next(&r);
