@@ -34,6 +34,7 @@ struct pipe {
 /* A place in the queue for a buffer or a pipe. */
 struct bufs_waiter {
 	struct bufs_waiter *next, **pprev; /* pprev == NULL: not waiting */
+	struct bufs_waiter ***tail;        /* the queue's */
 	void (*wake)(struct bufs_waiter *w);
 };
 

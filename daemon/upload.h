@@ -39,6 +39,16 @@ void upload_status(struct uploads *u, const struct upload_id *id, struct reply *
 bool upload_segment_admit(struct uploads *u, const struct upload_id *id, const struct filecmd *cmd,
 	uint32_t payload_bytes, struct outcome *ret_outcome);
 
+/* May the next segment of this transfer be taken? Asked before each segment is begun. False: the transfer is sealed by a running fin, or
+ * too much of it waits to be hashed; the connection then stops reading, and resume(g) is called once it may ask again. resume
+ * must only note that. */
+struct upload_gate {
+	struct upload_gate *next, **pprev; /* pprev == NULL: not waiting */
+	void (*resume)(struct upload_gate *g);
+};
+bool upload_gate_pass(struct uploads *u, const struct upload_id *id, struct upload_gate *g);
+void upload_gate_cancel(struct upload_gate *g); /* idempotent */
+
 /* A segment whose payload lies whole in b (which gets a reference for as long as it is needed). Neighbouring ones given between two
  * calls of ingest_flush become one write. */
 void ingest_small(struct uploads *u, const struct upload_id *id, const struct filecmd *cmd, struct buf *b,
@@ -54,7 +64,7 @@ enum ingest_pull {
 };
 
 /* A segment that streams. prefix: the payload bytes that were received together with the header (in b; NULL, 0: none).
- * resume(arg) is called, never from inside, when ingest_pull returned INGEST_WAIT and can go on. Returns the segment, which the connection
+ * resume(arg) is called when ingest_pull returned INGEST_WAIT and can go on; it must only note that. Returns the segment, which the connection
  * holds until INGEST_DONE or ingest_cut. NULL: out of memory (the reply is finished already; drain the payload). */
 struct seg *ingest_begin(struct uploads *u, const struct upload_id *id, const struct filecmd *cmd,
 	uint32_t payload_bytes, struct buf *b, const uint8_t *prefix, uint32_t prefix_bytes,

@@ -1,0 +1,206 @@
+/*
+ * bufs.h: two pools, each a stack of what is free and a queue of who waits.
+ */
+#include "bufs.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include "ring.h"
+
+struct waiters {
+	struct bufs_waiter *head, **tail;
+};
+
+struct bufs {
+	uint32_t buffer_bytes, buffers_max, buffers_made, buffers_out;
+	uint32_t pipe_bytes, pipes_max, pipes_out;
+	struct buf *free_bufs;
+	struct pipe *free_pipes;
+	struct waiters buf_waiters, pipe_waiters;
+};
+
+static void waiters_init(struct waiters *w)
+{
+	w->head = NULL;
+	w->tail = &w->head;
+}
+
+int bufs_new(uint32_t buffer_bytes, uint32_t buffers_max, uint32_t pipe_bytes, uint32_t pipes_max,
+	struct bufs **ret)
+{
+	struct bufs *p = calloc(1, sizeof(*p));
+	if (!p)
+		return -ENOMEM;
+	p->buffer_bytes = buffer_bytes;
+	p->buffers_max = buffers_max;
+	p->pipe_bytes = pipe_bytes;
+	p->pipes_max = pipes_max;
+	waiters_init(&p->buf_waiters);
+	waiters_init(&p->pipe_waiters);
+	*ret = p;
+	return 0;
+}
+
+static void pipe_destroy(struct pipe *p)
+{
+	sys_close(p->fds[0]);
+	sys_close(p->fds[1]);
+	free(p);
+}
+
+void bufs_free(struct bufs *p)
+{
+	if (!p)
+		return;
+	assert(p->buffers_out == 0 && p->pipes_out == 0);
+	while (p->free_bufs) {
+		struct buf *b = p->free_bufs;
+		p->free_bufs = b->next;
+		free(b->data);
+		free(b);
+	}
+	while (p->free_pipes) {
+		struct pipe *pipe = p->free_pipes;
+		p->free_pipes = pipe->next;
+		pipe_destroy(pipe);
+	}
+	free(p);
+}
+
+static void wake_one(struct waiters *ws)
+{
+	struct bufs_waiter *w = ws->head;
+	if (!w)
+		return;
+	bufs_wait_cancel(w);
+	w->wake(w);
+}
+
+static void wait_in(struct waiters *ws, struct bufs_waiter *w)
+{
+	if (w->pprev)
+		return;
+	w->next = NULL;
+	w->tail = &ws->tail;
+	w->pprev = ws->tail;
+	*ws->tail = w;
+	ws->tail = &w->next;
+}
+
+void bufs_wait_cancel(struct bufs_waiter *w)
+{
+	if (!w->pprev)
+		return;
+	*w->pprev = w->next;
+	if (w->next)
+		w->next->pprev = w->pprev;
+	else
+		*w->tail = w->pprev;
+	w->next = NULL;
+	w->pprev = NULL;
+}
+
+void bufs_wait(struct bufs *p, struct bufs_waiter *w)
+{
+	wait_in(&p->buf_waiters, w);
+}
+
+void pipes_wait(struct bufs *p, struct bufs_waiter *w)
+{
+	wait_in(&p->pipe_waiters, w);
+}
+
+struct buf *bufs_take(struct bufs *p)
+{
+	struct buf *b = p->free_bufs;
+	if (b) {
+		p->free_bufs = b->next;
+	} else {
+		if (p->buffers_made == p->buffers_max || !(b = malloc(sizeof(*b))))
+			return NULL;
+		b->data = malloc(p->buffer_bytes);
+		if (!b->data) {
+			free(b);
+			return NULL;
+		}
+		b->pool = p;
+		b->bytes_max = p->buffer_bytes;
+		p->buffers_made++;
+	}
+	b->next = NULL;
+	b->refs = 1;
+	p->buffers_out++;
+	return b;
+}
+
+void buf_ref(struct buf *b)
+{
+	assert(b->refs > 0);
+	b->refs++;
+}
+
+void buf_unref(struct buf *b)
+{
+	if (!b || --b->refs > 0)
+		return;
+	struct bufs *p = b->pool;
+	b->next = p->free_bufs;
+	p->free_bufs = b;
+	p->buffers_out--;
+	wake_one(&p->buf_waiters);
+}
+
+struct pipe *pipes_take(struct bufs *p, int *ret_err)
+{
+	struct pipe *pipe = p->free_pipes;
+	if (pipe) {
+		p->free_pipes = pipe->next;
+	} else {
+		if (p->pipes_out == p->pipes_max) {
+			*ret_err = -EAGAIN;
+			return NULL;
+		}
+		pipe = calloc(1, sizeof(*pipe));
+		if (!pipe) {
+			*ret_err = -ENOMEM;
+			return NULL;
+		}
+		int err = pipe_open(p->pipe_bytes, pipe->fds, &pipe->bytes_max);
+		if (err) {
+			free(pipe);
+			*ret_err = err;
+			return NULL;
+		}
+		pipe->pool = p;
+	}
+	pipe->next = NULL;
+	pipe->bytes = 0;
+	p->pipes_out++;
+	return pipe;
+}
+
+void pipes_give(struct pipe *pipe, bool is_clean)
+{
+	if (!pipe)
+		return;
+	struct bufs *p = pipe->pool;
+	p->pipes_out--;
+	if (is_clean && pipe->bytes == 0) {
+		pipe->next = p->free_pipes;
+		p->free_pipes = pipe;
+	} else {
+		pipe_destroy(pipe);
+	}
+	wake_one(&p->pipe_waiters);
+}
+
+uint32_t bufs_used(const struct bufs *p)
+{
+	return p->buffers_out;
+}
+
+uint32_t pipes_used(const struct bufs *p)
+{
+	return p->pipes_out;
+}

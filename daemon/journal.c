@@ -1,0 +1,414 @@
+/*
+ * journal.h.
+ *
+ *     IDLE ──batch──► WRITING ──► IDLE          (batch written; waiters for WRITTEN are called)
+ *       │                └─ file full ─► ROTATING ──► IDLE
+ *     sync runs beside it: it covers what was written when it was submitted.
+ *
+ * Rotation runs on the ring's helper thread with blocking calls: it is rare and must be durable before the old file goes.
+ */
+#include "journal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "log.h"
+#include "reactor.h"
+#include "ring.h"
+#include "store.h"
+
+enum { BATCH_BYTES_MIN = 64 * 1024 };
+
+enum journal_state { J_IDLE, J_WRITING, J_ROTATING };
+
+struct batch {
+	struct record_writer w;
+	size_t last_off;                /* of its last record; SIZE_MAX: none */
+	uint32_t records;
+	struct journal_waiter *written; /* registered while it filled, newest first */
+	struct journal_waiter *synced;
+};
+
+struct journal {
+	struct reactor *rt;
+	struct store *store;
+	journal_checkpoint_fn *checkpoint;
+	void *checkpoint_arg;
+	enum journal_state state;
+	int error;
+	int fd;
+	uint64_t salt, file_seq, file_bytes, write_off;
+	struct batch filling, writing;
+	struct op write_op;
+	/* syncs */
+	struct op sync_op;
+	struct journal_waiter *sync_wanted, *sync_running;
+	/* rotation */
+	struct op rotate_op;
+	struct batch snapshot;
+	int new_fd;
+	uint64_t new_salt, new_bytes;
+};
+
+void journal_file_name(uint32_t reactor_idx, uint64_t file_seq, char ret[JOURNAL_NAME_MAX])
+{
+	snprintf(ret, JOURNAL_NAME_MAX, "r%02u-%012llu.log", reactor_idx, (unsigned long long)file_seq);
+}
+
+/* --- batches ---------------------------------------------------------------------------------- */
+
+static void batch_grow(struct batch *b, size_t bytes)
+{
+	if (b->w.buf_max - b->w.bytes >= bytes)
+		return;
+	size_t max = b->w.buf_max ? b->w.buf_max * 2 : BATCH_BYTES_MIN;
+	while (max - b->w.bytes < bytes)
+		max *= 2;
+	uint8_t *buf = realloc(b->w.buf, max);
+	assert(buf); /* what is appended is bounded by the segments in flight */
+	b->w.buf = buf;
+	b->w.buf_max = max;
+}
+
+static void batch_put(void *arg, const struct record *r)
+{
+	struct batch *b = arg;
+	batch_grow(b, record_size(r));
+	b->last_off = b->w.bytes;
+	int err = record_append(&b->w, r);
+	assert(err == 0);
+	b->records++;
+}
+
+static void batch_reset(struct batch *b)
+{
+	b->w.bytes = 0;
+	b->last_off = SIZE_MAX;
+	b->records = 0;
+}
+
+static struct journal_waiter *waiters_reverse(struct journal_waiter *w)
+{
+	struct journal_waiter *fifo = NULL;
+	while (w) {
+		struct journal_waiter *next = w->next;
+		w->next = fifo;
+		fifo = w;
+		w = next;
+	}
+	return fifo;
+}
+
+static void waiters_call(struct journal_waiter *w, int err)
+{
+	for (w = waiters_reverse(w); w;) {
+		struct journal_waiter *next = w->next;
+		w->waiting = false;
+		w->next = NULL;
+		w->done(w, err);
+		w = next;
+	}
+}
+
+/* Puts all of `from` in front of *to. */
+static void waiters_move(struct journal_waiter **to, struct journal_waiter **from)
+{
+	struct journal_waiter *last = *from;
+	if (!last)
+		return;
+	while (last->next)
+		last = last->next;
+	last->next = *to;
+	*to = *from;
+	*from = NULL;
+}
+
+/* --- files ------------------------------------------------------------------------------------ */
+
+/* Makes a file with a header and a snapshot, durable with its directory entry. Blocking. */
+static int file_make(struct journal *j, uint64_t file_seq, uint64_t salt, const struct batch *snapshot,
+	int *ret_fd, uint64_t *ret_bytes)
+{
+	char name[JOURNAL_NAME_MAX];
+	uint8_t header[RECORD_HEADER_BYTES];
+	uint64_t bytes = j->rt->conf->io.journal_bytes;
+	while (bytes < 2 * (snapshot->w.bytes + sizeof(header)))
+		bytes *= 2;
+	journal_file_name(j->rt->idx, file_seq, name);
+	int fd = sys_openat(j->store->journal_fd, name, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	if (fd < 0)
+		return fd;
+	record_header_encode(header, salt, file_seq, j->rt->idx);
+	int err = sys_fallocate(fd, 0, bytes);
+	if (err == -EOPNOTSUPP)
+		err = 0; /* a file system without preallocation: appending may then meet a full disk */
+	if (!err)
+		err = sys_pwrite(fd, header, sizeof(header), 0);
+	if (!err)
+		err = sys_pwrite(fd, snapshot->w.buf, snapshot->w.bytes, sizeof(header));
+	if (!err)
+		err = sys_fsync(fd);
+	if (!err)
+		err = sys_fsync(j->store->journal_fd);
+	if (err) {
+		sys_close(fd);
+		(void)sys_unlinkat(j->store->journal_fd, name, 0);
+		return err;
+	}
+	*ret_fd = fd;
+	*ret_bytes = bytes;
+	return 0;
+}
+
+static void snapshot_take(struct journal *j)
+{
+	static const struct record end = {.type = RECORD_CHECKPOINT_END};
+	(void)sys_random(&j->new_salt, sizeof(j->new_salt));
+	batch_reset(&j->snapshot);
+	j->snapshot.w.salt = j->new_salt;
+	j->snapshot.w.seq = 0;
+	j->checkpoint(j->checkpoint_arg, batch_put, &j->snapshot);
+	batch_put(&j->snapshot, &end);
+}
+
+/* The new file becomes the one that is written to. */
+static void snapshot_adopt(struct journal *j)
+{
+	j->fd = j->new_fd;
+	j->salt = j->new_salt;
+	j->file_bytes = j->new_bytes;
+	j->write_off = RECORD_HEADER_BYTES + j->snapshot.w.bytes;
+	j->filling.w.salt = j->salt;
+	j->filling.w.seq = j->snapshot.w.seq;
+	free(j->snapshot.w.buf);
+	j->snapshot = (struct batch){0};
+}
+
+static void on_written(struct op *op);
+static void on_synced(struct op *op);
+static void on_rotated(struct op *op);
+
+int journal_new(struct reactor *rt, struct store *store, uint64_t file_seq, journal_checkpoint_fn *checkpoint,
+	void *arg, struct journal **ret)
+{
+	struct journal *j = calloc(1, sizeof(*j));
+	if (!j)
+		return -ENOMEM;
+	j->rt = rt;
+	j->store = store;
+	j->file_seq = file_seq;
+	j->checkpoint = checkpoint;
+	j->checkpoint_arg = arg;
+	j->fd = -1;
+	j->write_op.done = on_written;
+	j->sync_op.done = on_synced;
+	j->rotate_op.done = on_rotated;
+	batch_reset(&j->filling);
+	batch_reset(&j->writing);
+	snapshot_take(j);
+	int err = file_make(j, file_seq, j->new_salt, &j->snapshot, &j->new_fd, &j->new_bytes);
+	if (err) {
+		free(j->snapshot.w.buf);
+		free(j);
+		return err;
+	}
+	snapshot_adopt(j);
+	*ret = j;
+	return 0;
+}
+
+void journal_free(struct journal *j)
+{
+	if (!j)
+		return;
+	sys_close(j->fd);
+	free(j->filling.w.buf);
+	free(j->writing.w.buf);
+	free(j->snapshot.w.buf);
+	free(j);
+}
+
+/* --- appending -------------------------------------------------------------------------------- */
+
+void journal_append(struct journal *j, const struct record *r)
+{
+	if (j->error)
+		return;
+	struct batch *b = &j->filling;
+	if (r->type == RECORD_EXTENT && b->last_off != SIZE_MAX &&
+		record_extend_extent(&b->w, b->last_off, r->tid, r->from, r->to))
+		return;
+	batch_put(b, r);
+}
+
+void journal_wait(struct journal *j, struct journal_waiter *w, enum journal_level level)
+{
+	assert(!w->waiting);
+	w->waiting = true;
+	struct journal_waiter **list = level == JOURNAL_SYNCED ? &j->filling.synced : &j->filling.written;
+	w->next = *list;
+	*list = w;
+}
+
+static void fail(struct journal *j, int err)
+{
+	if (!j->error)
+		log_error("journal failed: nothing is acknowledged any more; free or repair the disk and "
+			"restart sluiced", LU("reactor", j->rt->idx), LE("error", err), NULL);
+	j->error = j->error ? j->error : err;
+}
+
+static void fail_waiters(struct journal *j)
+{
+	struct journal_waiter *all = NULL;
+	waiters_move(&all, &j->sync_wanted);
+	waiters_move(&all, &j->writing.synced);
+	waiters_move(&all, &j->writing.written);
+	waiters_move(&all, &j->filling.synced);
+	waiters_move(&all, &j->filling.written);
+	waiters_call(all, j->error);
+}
+
+static bool batch_is_empty(const struct batch *b)
+{
+	return b->w.bytes == 0 && !b->written && !b->synced;
+}
+
+static void write_batch(struct journal *j)
+{
+	struct batch empty = j->writing;
+	j->writing = j->filling;
+	j->filling = empty;
+	batch_reset(&j->filling);
+	j->filling.w.salt = j->salt;
+	j->filling.w.seq = j->writing.w.seq;
+	j->state = J_WRITING;
+	STAT_ADD(j->rt, journal_batches, 1);
+	STAT_ADD(j->rt, journal_records, j->writing.records);
+	STAT_ADD(j->rt, journal_bytes, j->writing.w.bytes);
+	ring_write(j->rt->ring, &j->write_op, j->fd, j->writing.w.buf, (uint32_t)j->writing.w.bytes,
+		j->write_off);
+}
+
+static int call_rotate(struct op *op)
+{
+	struct journal *j = (struct journal *)((char *)op - offsetof(struct journal, rotate_op));
+	int err = file_make(j, j->file_seq + 1, j->new_salt, &j->snapshot, &j->new_fd, &j->new_bytes);
+	if (err)
+		return err;
+	char old[JOURNAL_NAME_MAX];
+	journal_file_name(j->rt->idx, j->file_seq, old);
+	(void)sys_unlinkat(j->store->journal_fd, old, 0);
+	return 0;
+}
+
+/* The batch that fills is part of the snapshot: it is dropped, its waiters wait for the new file. */
+static void rotate(struct journal *j)
+{
+	j->state = J_ROTATING;
+	snapshot_take(j);
+	waiters_move(&j->writing.written, &j->filling.written);
+	waiters_move(&j->writing.written, &j->filling.synced);
+	batch_reset(&j->filling);
+	ring_call(j->rt->ring, &j->rotate_op, call_rotate);
+}
+
+static void start_sync(struct journal *j)
+{
+	if (!j->sync_wanted || !op_is_idle(&j->sync_op) || j->state == J_ROTATING)
+		return;
+	j->sync_running = j->sync_wanted;
+	j->sync_wanted = NULL;
+	ring_fdatasync(j->rt->ring, &j->sync_op, j->fd);
+}
+
+void journal_flush(struct journal *j)
+{
+	if (j->error) {
+		if (j->state == J_IDLE && op_is_idle(&j->sync_op))
+			fail_waiters(j);
+		return;
+	}
+	if (j->state == J_IDLE && !batch_is_empty(&j->filling)) {
+		if (j->filling.w.bytes > j->file_bytes - j->write_off) {
+			if (op_is_idle(&j->sync_op))
+				rotate(j);
+		} else if (j->filling.w.bytes == 0) {
+			/* Waiters for what is written already. */
+			struct journal_waiter *written = j->filling.written;
+			j->filling.written = NULL;
+			waiters_move(&j->sync_wanted, &j->filling.synced);
+			waiters_call(written, 0);
+		} else {
+			write_batch(j);
+		}
+	}
+	start_sync(j);
+}
+
+static void on_written(struct op *op)
+{
+	struct journal *j = (struct journal *)((char *)op - offsetof(struct journal, write_op));
+	assert(j->state == J_WRITING);
+	j->state = J_IDLE;
+	if (op->res != (int32_t)j->writing.w.bytes)
+		fail(j, op->res < 0 ? op->res : -ENOSPC); /* preallocated: a short write is a full or failing disk */
+	if (j->error)
+		return; /* journal_flush calls all waiters */
+	j->write_off += j->writing.w.bytes;
+	batch_reset(&j->writing);
+	struct journal_waiter *written = j->writing.written;
+	j->writing.written = NULL;
+	waiters_move(&j->sync_wanted, &j->writing.synced);
+	waiters_call(written, 0);
+}
+
+static void on_synced(struct op *op)
+{
+	struct journal *j = (struct journal *)((char *)op - offsetof(struct journal, sync_op));
+	struct journal_waiter *done = j->sync_running;
+	j->sync_running = NULL;
+	if (op->res < 0)
+		fail(j, op->res);
+	waiters_call(done, j->error);
+}
+
+static void on_rotated(struct op *op)
+{
+	struct journal *j = (struct journal *)((char *)op - offsetof(struct journal, rotate_op));
+	j->state = J_IDLE;
+	if (op->res < 0) {
+		fail(j, op->res);
+		return;
+	}
+	sys_close(j->fd);
+	j->file_seq++;
+	/* What was appended while the file was made was numbered for the old one: number it anew. */
+	struct batch late = j->filling;
+	j->filling.w = (struct record_writer){0};
+	snapshot_adopt(j);
+	batch_reset(&j->filling);
+	struct record_reader reader = {.buf = late.w.buf, .buf_bytes = late.w.bytes, .salt = late.w.salt,
+		.seq = late.w.seq - late.records};
+	struct record r;
+	while (record_next(&reader, &r) == 1)
+		batch_put(&j->filling, &r);
+	free(late.w.buf);
+	struct journal_waiter *written = j->writing.written;
+	j->writing.written = NULL;
+	waiters_move(&j->sync_wanted, &j->writing.synced);
+	waiters_call(written, 0);
+}
+
+bool journal_is_idle(const struct journal *j)
+{
+	return j->state == J_IDLE && op_is_idle(&j->sync_op) && !j->sync_wanted && batch_is_empty(&j->filling);
+}
+
+int journal_error(const struct journal *j)
+{
+	return j->error;
+}

@@ -1,0 +1,193 @@
+/*
+ * store.h. Free space is read at most every SPACE_MS; between two readings the reservations not yet allocated are
+ * subtracted, so a burst of inits can't promise the same bytes twice.
+ */
+#include "store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "ring.h"
+
+enum { SPACE_MS = 50 };
+
+static int open_dir(const char *path, uint32_t mode, int *ret_fd, char *ret_error, size_t error_max)
+{
+	int err = sys_mkdirs(path, mode);
+	if (!err)
+		err = sys_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+	if (err < 0) {
+		snprintf(ret_error, error_max, "the directory %s can't be used: %s: make it, or give this user "
+			"the right to write there", path, strerror(-err));
+		return err;
+	}
+	*ret_fd = err;
+	return 0;
+}
+
+static int lock_file(int dir_fd, const char *dir, const char *name, int *ret_fd, char *ret_error,
+	size_t error_max)
+{
+	int fd = sys_openat(dir_fd, name, O_RDWR | O_CREAT, 0600);
+	if (fd < 0) {
+		snprintf(ret_error, error_max, "%s/%s can't be written: %s: give this user the right to write there",
+			dir, name, strerror(-fd));
+		return fd;
+	}
+	int err = sys_lock(fd);
+	if (err) {
+		snprintf(ret_error, error_max, err == -EAGAIN ?
+			"another sluiced uses the directory %s: stop it, or give this one another directory" :
+			"the directory %s can't be locked: its file system has no locks", dir);
+		sys_close(fd);
+		return err;
+	}
+	*ret_fd = fd;
+	return 0;
+}
+
+static int find_group(const char *name, uint32_t *ret, char *ret_error, size_t error_max)
+{
+	const struct group *g = getgrnam(name);
+	if (!g) {
+		snprintf(ret_error, error_max, "export.group: there is no group %s on this machine", name);
+		return -ENOENT;
+	}
+	*ret = g->gr_gid;
+	return 0;
+}
+
+static int same_file_system(const struct store *s, char *ret_error, size_t error_max)
+{
+	struct sys_stat a, b;
+	int err = sys_fstat(s->staging_fd, &a);
+	if (!err)
+		err = sys_fstat(s->export_fd, &b);
+	if (!err && a.dev != b.dev) {
+		snprintf(ret_error, error_max, "export.dir %s lies on another file system than %s: put both on one, "
+			"so that a file can appear in one step", s->export_path, s->conf->data);
+		err = -EXDEV;
+	}
+	return err;
+}
+
+static int open_all(struct store *s, char *ret_error, size_t error_max)
+{
+	const struct conf *conf = s->conf;
+	char path[PATH_MAX];
+	int err = open_dir(conf->data, 0750, &s->data_fd, ret_error, error_max);
+	if (!err)
+		err = lock_file(s->data_fd, conf->data, "lock", &s->lock_fd, ret_error, error_max);
+	snprintf(path, sizeof(path), "%s/staging", conf->data);
+	if (!err)
+		err = open_dir(path, 0700, &s->staging_fd, ret_error, error_max);
+	snprintf(path, sizeof(path), "%s/journal", conf->data);
+	if (!err)
+		err = open_dir(path, 0700, &s->journal_fd, ret_error, error_max);
+	if (!err)
+		err = open_dir(s->export_path, conf->export.dir_mode, &s->export_fd, ret_error, error_max);
+	if (!err)
+		err = lock_file(s->export_fd, s->export_path, ".sluice-lock", &s->export_lock_fd, ret_error,
+			error_max);
+	if (!err)
+		err = same_file_system(s, ret_error, error_max);
+	if (!err && conf->export.group)
+		err = find_group(conf->export.group, &s->group, ret_error, error_max);
+	return err;
+}
+
+int store_open(const struct conf *conf, struct store **ret, char *ret_error, size_t error_max)
+{
+	char path[PATH_MAX];
+	struct store *s = calloc(1, sizeof(*s));
+	if (!s)
+		return -ENOMEM;
+	s->conf = conf;
+	s->data_fd = s->staging_fd = s->journal_fd = s->export_fd = s->lock_fd = s->export_lock_fd = -1;
+	s->epoch = 1;
+	s->group = UINT32_MAX;
+	atomic_store(&s->next_tid, 1);
+	snprintf(path, sizeof(path), "%s/export", conf->data);
+	s->export_path = strdup(conf->export.dir ? conf->export.dir : path);
+	snprintf(ret_error, error_max, "out of memory at start");
+	int err = s->export_path ? open_all(s, ret_error, error_max) : -ENOMEM;
+	if (err) {
+		store_close(s);
+		return err;
+	}
+	*ret = s;
+	return 0;
+}
+
+void store_close(struct store *s)
+{
+	if (!s)
+		return;
+	const int fds[] = {s->data_fd, s->staging_fd, s->journal_fd, s->export_fd, s->lock_fd,
+		s->export_lock_fd};
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
+		if (fds[i] >= 0)
+			sys_close(fds[i]);
+	}
+	free(s->export_path);
+	free(s);
+}
+
+static void read_space(struct store *s, uint64_t now_ms)
+{
+	uint64_t at_ms = atomic_load(&s->space_at_ms);
+	if (at_ms && now_ms < at_ms + SPACE_MS)
+		return;
+	struct sys_space space;
+	if (sys_space(s->staging_fd, &space) < 0)
+		return;
+	atomic_store(&s->free_bytes, space.free_bytes);
+	atomic_store(&s->free_inodes, space.has_inodes ? space.free_inodes : UINT64_MAX);
+	atomic_store(&s->space_at_ms, now_ms);
+}
+
+int store_reserve_more(struct store *s, uint64_t bytes, uint64_t now_ms)
+{
+	const struct conf *conf = s->conf;
+	read_space(s, now_ms);
+	uint64_t taken = atomic_load(&s->unallocated_bytes) + conf->transfer.disk_free_min;
+	uint64_t free_bytes = atomic_load(&s->free_bytes);
+	if (bytes && (taken > free_bytes || bytes > free_bytes - taken))
+		return -ENOSPC;
+	uint64_t staged_max = conf->transfer.staged_bytes_max, staged = atomic_load(&s->staged_bytes);
+	if (staged_max && (staged > staged_max || bytes > staged_max - staged))
+		return -EDQUOT;
+	atomic_fetch_add(&s->staged_bytes, bytes);
+	atomic_fetch_add(&s->unallocated_bytes, bytes);
+	return 0;
+}
+
+int store_reserve(struct store *s, uint64_t bytes, uint64_t now_ms)
+{
+	if (atomic_load(&s->open_count) >= s->conf->transfer.open_max)
+		return -EDQUOT;
+	int err = store_reserve_more(s, bytes, now_ms);
+	if (!err && atomic_load(&s->free_inodes) < 16) {
+		store_allocated(s, bytes);
+		atomic_fetch_sub(&s->staged_bytes, bytes);
+		err = -ENOSPC;
+	}
+	if (!err)
+		atomic_fetch_add(&s->open_count, 1);
+	return err;
+}
+
+void store_allocated(struct store *s, uint64_t bytes)
+{
+	atomic_fetch_sub(&s->unallocated_bytes, bytes);
+}
+
+void store_release(struct store *s, uint64_t bytes)
+{
+	atomic_fetch_sub(&s->staged_bytes, bytes);
+	atomic_fetch_sub(&s->open_count, 1);
+}

@@ -1,0 +1,42 @@
+/*
+ * The data directory: <data>/staging, <data>/journal and the export root, opened and locked once; and the space in it.
+ *
+ * One daemon per directory: an OFD lock on <data>/lock and on the export root's .sluice-lock, held until the process ends.
+ */
+#ifndef SLUICE_STORE_H
+#define SLUICE_STORE_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "conf.h"
+
+struct store {
+	const struct conf *conf;
+	int data_fd, staging_fd, journal_fd, export_fd, lock_fd, export_lock_fd;
+	char *export_path;
+	uint64_t epoch;                     /* 1 on one machine: the lock is the fence */
+	uint32_t group;                     /* of exported files; UINT32_MAX: unchanged */
+	_Atomic uint64_t next_tid;
+	_Atomic uint64_t staged_bytes;      /* reserved by open transfers */
+	_Atomic uint64_t open_count;        /* open transfers */
+	_Atomic uint64_t unallocated_bytes; /* of staged_bytes, what fallocate has not yet taken from the disk */
+	_Atomic uint64_t backlog_bytes;     /* received, contiguous, not yet hashed: all transfers */
+	_Atomic uint64_t scratch_bytes;     /* in scratch files */
+	_Atomic uint64_t space_at_ms;       /* when free_bytes was read */
+	_Atomic uint64_t free_bytes, free_inodes;
+};
+
+/* Makes what is missing and locks. −errno and one sentence with the cure in ret_error. */
+int store_open(const struct conf *conf, struct store **ret, char *ret_error, size_t error_max);
+void store_close(struct store *s); /* NULL is fine */
+
+/* Reserves room for a transfer of `bytes`. 0; −ENOSPC (the disk), −EDQUOT (transfer.staged_max or open_max). */
+int store_reserve(struct store *s, uint64_t bytes, uint64_t now_ms);
+/* More for a transfer that is reserved already. Errors as above. */
+int store_reserve_more(struct store *s, uint64_t bytes, uint64_t now_ms);
+void store_release(struct store *s, uint64_t bytes);
+/* `bytes` of the reservation are now blocks on the disk. */
+void store_allocated(struct store *s, uint64_t bytes);
+
+#endif

@@ -1,0 +1,206 @@
+/*
+ * What upload.c, ingest.c, staging.c, export.c and recover.c share: the transfer, the segment, the table. No one else looks
+ * in here; the connection side has upload.h.
+ *
+ * Who may change what: `state`, the fin fields and the hash frontier are upload.c's; the segment list and the content
+ * (cover) ingest.c's; the fd staging.c's; the publish fields export.c's. All on the owner's thread.
+ *
+ * A transfer is pinned while pins > 0 (operations, segments, hashing, publishing in flight); one that has left the table
+ * (`gone`) is freed when the last pin is dropped.
+ */
+#ifndef SLUICE_TRANSFER_H
+#define SLUICE_TRANSFER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "cover.h"
+#include "journal.h"
+#include "meta.h"
+#include "names.h"
+#include "reactor.h"
+#include "ring.h"
+#include "store.h"
+#include "timers.h"
+#include "upload.h"
+#include "verify.h"
+
+enum transfer_state {
+	/* Takes segments. Set at creation, and by a fin that failed. Next: VERIFYING, or gone (abort, ttl). */
+	TRANSFER_OPEN,
+	/* A fin sealed it: no segment is begun; those in flight are joined, then the last bytes hashed and the digest compared.
+	 * Next: PUBLISHING, or OPEN when the fin failed, or gone when an abort came meanwhile. */
+	TRANSFER_VERIFYING,
+	/* The digest is right, export.c works. Next: EXPORTED, or OPEN when publishing failed. */
+	TRANSFER_PUBLISHING,
+	/* Done and remembered for replays. Next: gone (replay window over, superseded by the next generation). */
+	TRANSFER_EXPORTED,
+};
+
+enum staging_state { STAGING_NONE, STAGING_OPENING, STAGING_OPEN, STAGING_FAILED };
+
+struct fin {
+	struct fin *next;
+	struct reply *reply;  /* NULL: recovered from the journal, nobody waits */
+	uint64_t size;
+	bool has_checksum;    /* from the topic, else from init's metadata */
+	uint8_t checksum[32];
+};
+
+/* Where an export is, and what it was: valid from PUBLISHING on. */
+struct exported {
+	uint64_t size;
+	uint8_t digest[32];
+	char *path;           /* owned: relative to the export root */
+	int64_t at_ms;        /* wall clock; 0 while publishing */
+};
+
+struct transfer {
+	struct transfer *hash_next;
+	struct uploads *u;
+	uint64_t tid;
+	char *clientid, *fileid; /* owned */
+	uint32_t clientid_bytes, fileid_bytes;
+	uint32_t generation;     /* 1 for the first */
+	uint64_t epoch;
+	enum transfer_state state;
+	uint32_t pins;
+	bool gone;               /* has left the table */
+	bool is_counted;         /* counts as open in the store */
+	int64_t opened_at_ms;    /* wall clock */
+	uint64_t active_ms;      /* monotonic, last activity */
+	struct timer ttl;
+	bool has_meta;
+	struct meta meta;
+	/* The exported transfer that this one is the next generation of; back in the table if this one is aborted. */
+	struct transfer *previous;
+
+	/* staging file */
+	enum staging_state staging_state;
+	char *staging;           /* owned: its name */
+	int fd;                  /* −1: closed */
+	uint32_t fd_users;
+	bool staging_exists;     /* a file may be there */
+	struct transfer *lru_next, **lru_pprev;
+	struct op file_op;       /* open, fallocate */
+	int staging_err;         /* of STAGING_FAILED */
+	uint64_t reserved;       /* in the store */
+	uint64_t allocated;      /* by fallocate: the file's size is at least this */
+	bool seeding;            /* copies what was acknowledged as a replay from the previous export */
+	int seed_fd;
+
+	/* content */
+	struct cover cover;      /* open: staged and journaled bytes. Exported: bytes acknowledged as replays */
+	struct seg *segs, **segs_tail; /* in order of arrival */
+	uint32_t segs_count;
+	uint64_t segs_end;       /* no segment of the list ends above this */
+	struct upload_gate *gates, **gates_tail;
+
+	/* hash frontier: `hash` has been fed [0, frontier) */
+	struct sha256 hash;
+	uint64_t frontier;
+	uint64_t contiguous;     /* end of the covered run from 0 */
+	uint64_t backlog;        /* of the daemon's total: contiguous − frontier as last accounted */
+	bool hashing;
+	uint32_t content_gen;    /* counts uncovers: a hash that ran over an older one is dropped */
+	uint32_t hash_gen;
+	uint64_t hash_to;
+	struct sha256 hash_run;
+	struct verify_job hash_job;
+	uint32_t (*mids)[8];     /* midstates at 64 MiB, 128 MiB, … */
+	uint32_t mids_count;
+	struct op behind_op;     /* write-behind */
+	uint64_t behind;         /* up to here it was started */
+
+	/* fin */
+	struct fin *fins;        /* the one being worked on, and those that joined or wait */
+	bool fin_recorded;
+	bool abort_wanted;
+	struct reply *aborts;    /* linked by reply->next */
+	uint64_t fin_ms;         /* when the running fin began */
+
+	/* publish */
+	struct exported exported;
+	struct publish *publish;
+	struct journal_waiter waiter;
+};
+
+enum { MIDSTATE_BYTES = 64 << 20 };
+
+struct uploads {
+	struct reactor *rt;
+	const struct conf *conf;
+	struct store *store;
+	struct transfer **table;
+	uint32_t table_size, count, open_count;
+	uint64_t hash_seed;
+	/* exported ones, oldest first, for replay_max */
+	struct transfer *lru, **lru_tail; /* idle open staging files, least recently used first */
+	uint32_t lru_count;
+	uint32_t exported_count;
+	uint32_t publishing;
+	struct transfer *publish_queue, **publish_queue_tail;
+	/* ingest.c: small segments of the present pass */
+	struct seg *pass, **pass_tail;
+};
+
+/* --- upload.c --- */
+struct uploads *uploads_new(struct reactor *rt, struct store *store);
+void uploads_free(struct uploads *u);
+bool uploads_is_idle(const struct uploads *u); /* nothing verifies, publishes, writes */
+struct transfer *transfer_find(struct uploads *u, const struct upload_id *id);
+/* Makes an open transfer and puts it into the table; previous is moved behind it. NULL: out of memory. Writes no record. */
+struct transfer *transfer_new(struct uploads *u, const struct upload_id *id, uint64_t tid, uint32_t generation,
+	struct transfer *previous);
+void transfer_record_open(struct transfer *t);
+void transfer_pin(struct transfer *t);
+void transfer_unpin(struct transfer *t);
+/* Something changed that a fin, the hash or a gate may wait for. */
+void transfer_step(struct transfer *t);
+void transfer_touch(struct transfer *t); /* activity: the ttl starts anew */
+/* Content [from, to) is journaled or about to be (record appended by the caller): coverage, frontier, hashing. 0 or −E2BIG, −ENOMEM. */
+int transfer_add_extent(struct transfer *t, uint64_t from, uint64_t to);
+/* Takes [from, to) out of coverage and lowers the frontier; appends the record. */
+void transfer_uncover(struct transfer *t, uint64_t from, uint64_t to);
+/* The transfer leaves the table; its staging file is deleted, its previous generation comes back. type: ABORTED or EXPIRED. */
+void transfer_drop(struct transfer *t, enum record_type type);
+/* The next generation of an exported transfer, seeded with the replays acknowledged so far. NULL: *ret_err. */
+struct transfer *transfer_next_generation(struct transfer *t, int *ret_err);
+/* Room for a transfer: store_reserve and the limits per client. 0 or −ENOSPC, −EDQUOT. */
+int transfer_admit(struct uploads *u, const struct upload_id *id, uint64_t bytes);
+/* The outcome for an errno of the storage: enospc, quota_exceeded, io_error. */
+void outcome_storage(struct outcome *o, int err);
+void outcome_fail(struct outcome *o, uint8_t reason, const char *text, bool is_transient);
+/* From export.c: published (err 0), or −errno: the transfer opens again. */
+void transfer_on_published(struct transfer *t, int err);
+/* Snapshot of all transfers of u as records, for the journal. */
+void uploads_checkpoint(void *arg, void (*put)(void *put_arg, const struct record *r), void *put_arg);
+/* After recovery: resumes fins that were accepted and publishes that were begun; arms the ttls. On the reactor's thread. */
+void uploads_resume(struct uploads *u);
+
+/* --- staging.c --- */
+/* Wants t->fd. True: it is open, and counted (staging_put). False: being opened (transfer_step follows), or failed. */
+bool staging_get(struct transfer *t);
+void staging_put(struct transfer *t);
+/* Deletes the file, if any, once it is closed. */
+void staging_delete(struct transfer *t);
+/* Closes the fd when nobody uses it. */
+void staging_close(struct transfer *t);
+
+/* --- ingest.c --- */
+/* Tries again what waits: for the file, for a range. */
+void ingest_step(struct transfer *t);
+/* Bytes that an open transfer still has in unfinished segments: is any there? */
+static inline bool transfer_has_segs(const struct transfer *t)
+{
+	return t->segs != NULL;
+}
+
+/* --- export.c --- */
+/* t is PUBLISHING with exported.size and digest set. Ends in transfer_on_published. */
+void export_start(struct transfer *t);
+/* After a restart in the middle of publishing: exported.path is what the journal says was chosen. */
+void export_resume(struct transfer *t);
+
+#define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+
+#endif
