@@ -120,10 +120,16 @@ $(BUILD)/sluice: $(client_obj) $(BUILD)/libsluice.a
 $(BUILD)/sluice-bench: $(bench_obj) $(BUILD)/libsluice.a
 	$(CC) $(ALL_CFLAGS) -o $@ $^ $(PKG_LIBS)
 
-# One criterion program per file of lib/, and per file of daemon/ that can be tested alone.
-$(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(libs)
+# One criterion program per file of lib/, and per file of daemon/ that can be tested alone. Criterion's own
+# runner can't start under ThreadSanitizer; see plain_runner.c.
+ifeq ($(VARIANT),tsan)
+runner_obj := $(BUILD)/obj/tests/unit/plain_runner.o
+else
+runner_lib := -lcriterion
+endif
+$(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(runner_obj) $(libs)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -o $@ $^ $(PKG_LIBS) -lcriterion
+	$(CC) $(ALL_CFLAGS) -o $@ $^ $(PKG_LIBS) $(runner_lib)
 
 # With libFuzzer in the variant of that name; else with a main that replays the corpus.
 ifeq ($(VARIANT),fuzz)

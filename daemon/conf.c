@@ -1,9 +1,10 @@
 /*
  * The configuration as a whole: defaults, -o, the checks that span keys, the dump. The keys are in
- * conf_table.c, their values in conf_key.c and conf_values.c, the file in conf_scan.c and conf_file.c.
+ * conf_table.c, their values in conf_key.c and conf_values.c, the file in conf_scan.c and
+ * conf_file.c.
  *
- * Every error is one sentence that names where, what and the cure; it is written for the person at the
- * terminal, so callers print it as it is.
+ * Every error is one sentence that names where, what and the cure; it is written for the person at
+ * the terminal, so callers print it as it is.
  */
 #include <errno.h>
 #include <grp.h>
@@ -42,7 +43,8 @@ int conf_set(struct conf *c, const char *assignment, char *ret_error, size_t err
 	char path[CONF_PATH_BYTES_MAX];
 
 	if (!equals)
-		return conf_fail(&place, "\"%.60s\" has no value; write key.path=value.", assignment);
+		return conf_fail(
+			&place, "\"%.60s\" has no value; write key.path=value.", assignment);
 	key = conf_key_find(assignment, equals - assignment);
 	if (key)
 		return conf_key_set(c, key, equals + 1, &place);
@@ -53,8 +55,8 @@ int conf_set(struct conf *c, const char *assignment, char *ret_error, size_t err
 	return conf_fail(&place, "%s is no key; see sluiced.yaml(5) for the keys there are.", path);
 }
 
-/* Absolute, without ".", ".." and doubled slashes, by text alone: symbolic links are not followed, as the
- * directories need not exist yet. 0 or −ENAMETOOLONG. */
+/* Absolute, without ".", ".." and doubled slashes, by text alone: symbolic links are not followed,
+ * as the directories need not exist yet. 0 or −ENAMETOOLONG. */
 static int path_normalise(const char *path, char *ret_path, size_t path_max)
 {
 	char full[2 * CONF_STRING_BYTES_MAX];
@@ -97,8 +99,8 @@ static bool path_within(const char *path, const char *dir)
 	return !strncmp(path, dir, bytes) && (!path[bytes] || path[bytes] == '/');
 }
 
-/* Consumers read and remove what is in the export directory, so nothing of ours may lie there, and our own
- * directories are emptied by us. */
+/* Consumers read and remove what is in the export directory, so nothing of ours may lie there, and
+ * our own directories are emptied by us. */
 static int check_directories(const struct conf *c, const struct conf_place *place)
 {
 	static const char *const ours[] = {"journal", "staging"};
@@ -106,19 +108,25 @@ static int check_directories(const struct conf *c, const struct conf_place *plac
 	char own[CONF_STRING_BYTES_MAX + 16];
 
 	if (path_normalise(c->data, data, sizeof(data)))
-		return conf_fail(place, "data is too long as an absolute path; choose a shorter one.");
+		return conf_fail(
+			place, "data is too long as an absolute path; choose a shorter one.");
 	if (!c->export.dir)
 		return 0;
 	if (path_normalise(c->export.dir, export, sizeof(export)))
-		return conf_fail(place, "export.dir is too long as an absolute path; choose a shorter one.");
+		return conf_fail(
+			place, "export.dir is too long as an absolute path; choose a shorter one.");
 	if (path_within(data, export))
-		return conf_fail(place, "export.dir (%.200s) contains the data directory; give it a directory "
-			"of its own.", c->export.dir);
+		return conf_fail(place,
+			"export.dir (%.200s) contains the data directory; give it a directory "
+			"of its own.",
+			c->export.dir);
 	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++) {
 		snprintf(own, sizeof(own), "%s/%s", data, ours[i]);
 		if (path_within(export, own))
-			return conf_fail(place, "export.dir (%.200s) lies in the daemon's own %s directory; give "
-				"it a directory of its own.", c->export.dir, ours[i]);
+			return conf_fail(place,
+				"export.dir (%.200s) lies in the daemon's own %s directory; give "
+				"it a directory of its own.",
+				c->export.dir, ours[i]);
 	}
 	return 0;
 }
@@ -129,18 +137,23 @@ static int check_sizes(const struct conf *c, const struct conf_place *place)
 
 	if (c->io.buffer_bytes < 2ull * c->io.splice_min + c->mqtt.head_bytes_max) {
 		conf_size_format(2ull * c->io.splice_min + c->mqtt.head_bytes_max, need);
-		return conf_fail(place, "io.buffer_size is less than twice io.splice_min plus "
-			"mqtt.header_max; make it at least %s.", need);
+		return conf_fail(place,
+			"io.buffer_size is less than twice io.splice_min plus "
+			"mqtt.header_max; make it at least %s.",
+			need);
 	}
 	if (c->mqtt.message_bytes_max > c->mqtt.packet_bytes_max)
 		return conf_fail(place, "mqtt.message_max is more than mqtt.packet_max; lower it.");
 	if (c->mqtt.head_bytes_max > c->mqtt.packet_bytes_max)
 		return conf_fail(place, "mqtt.header_max is more than mqtt.packet_max; lower it.");
 	if (c->mqtt.queue_bytes_max > c->mqtt.queue_total_bytes_max)
-		return conf_fail(place, "mqtt.queue_bytes is more than mqtt.queue_total; lower it.");
+		return conf_fail(
+			place, "mqtt.queue_bytes is more than mqtt.queue_total; lower it.");
 	if (c->transfer.backlog_bytes_max > c->transfer.backlog_total_max)
-		return conf_fail(place, "transfer.backlog_max is more than transfer.backlog_total; lower it.");
-	/* Less than a step is never hashed before fin, so a transfer would stop being read for good. */
+		return conf_fail(place,
+			"transfer.backlog_max is more than transfer.backlog_total; lower it.");
+	/* Less than a step is never hashed before fin, so a transfer would stop being read for
+	 * good. */
 	if (c->verify.step_bytes > c->transfer.backlog_bytes_max)
 		return conf_fail(place, "verify.step is more than transfer.backlog_max; lower it.");
 	return 0;
@@ -149,12 +162,15 @@ static int check_sizes(const struct conf *c, const struct conf_place *place)
 static int check_counts(const struct conf *c, const struct conf_place *place)
 {
 	if (c->transfer.ttl_min_s > c->transfer.ttl_max_s)
-		return conf_fail(place, "transfer.ttl_min is more than transfer.ttl_max; lower it.");
+		return conf_fail(
+			place, "transfer.ttl_min is more than transfer.ttl_max; lower it.");
 	if (c->transfer.open_client_max > c->transfer.open_max)
-		return conf_fail(place, "transfer.open_client_max is more than transfer.open_max; lower it.");
+		return conf_fail(place,
+			"transfer.open_client_max is more than transfer.open_max; lower it.");
 	/* Splices that fill all workers would stop the journal, which shares them. */
 	if (c->io.splices_max >= c->io.workers_max)
-		return conf_fail(place, "io.splices is not below io.workers; lower it, or raise io.workers.");
+		return conf_fail(place,
+			"io.splices is not below io.workers; lower it, or raise io.workers.");
 	return 0;
 }
 
@@ -169,7 +185,8 @@ int conf_check(const struct conf *c, char *ret_error, size_t error_max)
 	if (!err)
 		err = check_directories(c, &place);
 	if (!err && c->export.group && !getgrnam(c->export.group))
-		err = conf_fail(&place, "export.group: there is no group %.60s; create it, or name another.",
+		err = conf_fail(&place,
+			"export.group: there is no group %.60s; create it, or name another.",
 			c->export.group);
 	return err;
 }
@@ -186,14 +203,15 @@ void conf_dump(const struct conf *c, FILE *to)
 		const char *dot = strchr(key->path, '.');
 
 		if (dot && (section_bytes != (size_t)(dot - key->path) ||
-				strncmp(section, key->path, section_bytes))) {
+				   strncmp(section, key->path, section_bytes))) {
 			section = key->path;
 			section_bytes = dot - key->path;
 			fprintf(to, "%.*s:\n", (int)section_bytes, section);
 		}
 		fprintf(to, "%s%s: ", dot ? "  " : "", dot ? dot + 1 : key->path);
 		conf_key_print(c, key, to);
-		fputs(have_defaults && conf_key_equal(c, &defaults, key) ? "  # default\n" : "\n", to);
+		fputs(have_defaults && conf_key_equal(c, &defaults, key) ? "  # default\n" : "\n",
+			to);
 	}
 	if (have_defaults)
 		conf_fini(&defaults);

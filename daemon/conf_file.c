@@ -1,10 +1,11 @@
 /*
  * A configuration file: read, scanned (conf_scan.c), loaded by libcyaml, then set key by key.
  *
- * libcyaml is given a schema made from the table in which every value is text or a list of texts, all of them
- * optional: it decides which keys and shapes exist. The values themselves are parsed by conf_key.c, since
- * sizes and times have no counterpart in a schema. libcyaml's errors don't tell the line of the key at fault,
- * so the sentence is made from the marks of the scan, which know every key's line and shape.
+ * libcyaml is given a schema made from the table in which every value is text or a list of texts,
+ * all of them optional: it decides which keys and shapes exist. The values themselves are parsed by
+ * conf_key.c, since sizes and times have no counterpart in a schema. libcyaml's errors don't tell
+ * the line of the key at fault, so the sentence is made from the marks of the scan, which know
+ * every key's line and shape.
  */
 #include <assert.h>
 #include <cyaml/cyaml.h>
@@ -15,7 +16,8 @@
 
 enum { SECTIONS_MAX = 16 };
 
-/* What libcyaml fills: text or list per key, in the order of the table, NULL where the file says nothing. */
+/* What libcyaml fills: text or list per key, in the order of the table, NULL where the file says
+ * nothing. */
 struct raw {
 	struct raw_value {
 		char *text;
@@ -46,15 +48,15 @@ static cyaml_schema_field_t field_of(size_t key_idx, const char *name)
 			.data_offset = base + offsetof(struct raw_value, items),
 			.count_offset = base + offsetof(struct raw_value, items_count),
 			.count_size = sizeof(uint32_t),
-			.value = {CYAML_VALUE_SEQUENCE(CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, char *,
-				&item_schema, 0, CYAML_UNLIMITED)},
+			.value = {CYAML_VALUE_SEQUENCE(CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
+				char *, &item_schema, 0, CYAML_UNLIMITED)},
 		};
 	}
 	return (cyaml_schema_field_t){
 		.key = name,
 		.data_offset = base + offsetof(struct raw_value, text),
-		.value = {CYAML_VALUE_STRING(CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, char *, 0,
-			CYAML_UNLIMITED)},
+		.value = {CYAML_VALUE_STRING(
+			CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, char *, 0, CYAML_UNLIMITED)},
 	};
 }
 
@@ -78,10 +80,12 @@ static void schema_init(struct schema *s)
 			assert(sections_count < SECTIONS_MAX);
 			section = s->sections[sections_count++];
 			memcpy(section, path, dot - path);
-			field += field != s->fields; /* leaves the NULL key that ends the run before */
+			field += field !=
+				 s->fields; /* leaves the NULL key that ends the run before */
 			*root_field++ = (cyaml_schema_field_t){
 				.key = section,
-				.value = {CYAML_VALUE_MAPPING(CYAML_FLAG_OPTIONAL, struct raw, field)},
+				.value = {CYAML_VALUE_MAPPING(
+					CYAML_FLAG_OPTIONAL, struct raw, field)},
 			};
 		}
 		*field++ = field_of(i, dot + 1);
@@ -96,8 +100,8 @@ static int fail_unknown(const char *path, const struct conf_place *place)
 
 	if (nearest)
 		return conf_fail(place, "%s is no key; did you mean %s?", path, nearest->path);
-	return conf_fail(place, "%s is no key; remove it, or see sluiced.yaml(5) for the keys there are.",
-		path);
+	return conf_fail(place,
+		"%s is no key; remove it, or see sluiced.yaml(5) for the keys there are.", path);
 }
 
 /* The first mark that is not what the table has there; 0 when all agree. */
@@ -111,14 +115,17 @@ static int blame_mark(const struct conf_marks *marks, struct conf_place *place)
 		if (!key && !conf_section_known(mark->path))
 			return fail_unknown(mark->path, place);
 		if (!key && mark->shape != CONF_MAPPING)
-			return conf_fail(place, "%s is a section; write its keys indented beneath it.",
-				mark->path);
+			return conf_fail(place,
+				"%s is a section; write its keys indented beneath it.", mark->path);
 		if (key && mark->shape == CONF_MAPPING)
-			return conf_fail(place, "%s takes no keys beneath it; write one value.", mark->path);
+			return conf_fail(
+				place, "%s takes no keys beneath it; write one value.", mark->path);
 		if (key && key->type == CONF_LIST && mark->shape != CONF_SEQUENCE)
-			return conf_fail(place, "%s takes a list; write [a, b], or [] for none.", mark->path);
+			return conf_fail(place, "%s takes a list; write [a, b], or [] for none.",
+				mark->path);
 		if (key && key->type != CONF_LIST && mark->shape == CONF_SEQUENCE)
-			return conf_fail(place, "%s takes one value, not a list; write it without brackets.",
+			return conf_fail(place,
+				"%s takes one value, not a list; write it without brackets.",
 				mark->path);
 	}
 	place->line = 0;
@@ -160,7 +167,8 @@ int conf_load_text(struct conf *c, const char *name, const char *text, size_t te
 	int err;
 
 	if (text_bytes > CONF_FILE_BYTES_MAX)
-		return conf_fail(&place, "larger than 1MiB; it can't be a configuration, name another file.");
+		return conf_fail(&place,
+			"larger than 1MiB; it can't be a configuration, name another file.");
 	err = conf_scan_text(text, text_bytes, &place, &marks);
 	if (err || !marks.count)
 		return err;
@@ -169,8 +177,9 @@ int conf_load_text(struct conf *c, const char *name, const char *text, size_t te
 		(cyaml_data_t **)&raw, NULL);
 	if (status != CYAML_OK) {
 		err = blame_mark(&marks, &place);
-		return err ? err : conf_fail(&place, "libcyaml can't load it (%s); simplify the file.",
-			cyaml_strerror(status));
+		return err ? err
+			   : conf_fail(&place, "libcyaml can't load it (%s); simplify the file.",
+				     cyaml_strerror(status));
 	}
 	err = set_from_raw(c, raw, &marks, &place);
 	cyaml_free(&cyaml, &schema.root, raw, 0);
@@ -186,7 +195,8 @@ int conf_load_file(struct conf *c, const char *path, char *ret_error, size_t err
 	int err;
 
 	if (!file)
-		return conf_fail(&place, "can't be opened (%s); correct the path or its permissions.",
+		return conf_fail(&place,
+			"can't be opened (%s); correct the path or its permissions.",
 			strerror(errno));
 	/* One byte more than allowed shows a file that is too large without reading all of it. */
 	text = malloc(CONF_FILE_BYTES_MAX + 1);
@@ -196,7 +206,8 @@ int conf_load_file(struct conf *c, const char *path, char *ret_error, size_t err
 	}
 	bytes = fread(text, 1, CONF_FILE_BYTES_MAX + 1, file);
 	if (ferror(file)) {
-		err = conf_fail(&place, "can't be read (%s); name a readable file.", strerror(errno));
+		err = conf_fail(
+			&place, "can't be read (%s); name a readable file.", strerror(errno));
 		goto out;
 	}
 	err = conf_load_text(c, path, text, bytes, ret_error, error_max);

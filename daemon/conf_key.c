@@ -1,6 +1,6 @@
 /*
- * One key of the configuration: text to member, member to text. The table says where and how; here is what
- * each type means, and the sentences for values that don't fit.
+ * One key of the configuration: text to member, member to text. The table says where and how; here
+ * is what each type means, and the sentences for values that don't fit.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -77,8 +77,8 @@ static int parse_size(const struct conf_key *key, const char *text, uint64_t *re
 		return 0;
 	conf_size_format(key->min, least);
 	conf_size_format(key->max, most);
-	return fail_range(key, text, "a size", least, most, ", in bytes or with KiB, MiB, GiB or TiB",
-		place);
+	return fail_range(
+		key, text, "a size", least, most, ", in bytes or with KiB, MiB, GiB or TiB", place);
 }
 
 /* unit_ms is what the member counts in: 1 or 1000. */
@@ -108,8 +108,10 @@ static int parse_mode(const struct conf_key *key, const char *text, uint64_t *re
 	for (; text[digits] >= '0' && text[digits] <= '7' && digits < 4; digits++)
 		mode = mode * 8 + (text[digits] - '0');
 	if (digits < 3 || text[digits] || mode > key->max || (mode & key->min) != key->min)
-		return conf_fail(place, "%s is \"%.40s\"; it takes an octal mode with at least %04o in "
-			"it, such as %s.", key->path, text, (unsigned)key->min, key->text);
+		return conf_fail(place,
+			"%s is \"%.40s\"; it takes an octal mode with at least %04o in "
+			"it, such as %s.",
+			key->path, text, (unsigned)key->min, key->text);
 	*ret_value = mode;
 	return 0;
 }
@@ -120,17 +122,19 @@ static int parse_word(const struct conf_key *key, const char *text, uint64_t *re
 	char list[128] = "";
 
 	if (key->refused && !strcmp(text, key->refused))
-		return conf_fail(place, "%s: %s is not built into this version; use %s, or leave the key out.",
+		return conf_fail(place,
+			"%s: %s is not built into this version; use %s, or leave the key out.",
 			key->path, text, key->text);
 	for (size_t i = 0; key->words[i]; i++) {
 		size_t used = strlen(list);
+		const char *separator;
 
 		if (!strcmp(text, key->words[i])) {
 			*ret_value = i;
 			return 0;
 		}
-		snprintf(list + used, sizeof(list) - used, "%s%s",
-			!i ? "" : key->words[i + 1] ? ", " : " or ", key->words[i]);
+		separator = !i ? "" : key->words[i + 1] ? ", " : " or ";
+		snprintf(list + used, sizeof(list) - used, "%s%s", separator, key->words[i]);
 	}
 	return conf_fail(place, "%s is \"%.40s\"; it takes %s.", key->path, text, list);
 }
@@ -139,7 +143,8 @@ static int parse_bool(const struct conf_key *key, const char *text, uint64_t *re
 	const struct conf_place *place)
 {
 	if (strcmp(text, "true") && strcmp(text, "false"))
-		return conf_fail(place, "%s is \"%.40s\"; it takes true or false.", key->path, text);
+		return conf_fail(
+			place, "%s is \"%.40s\"; it takes true or false.", key->path, text);
 	*ret_value = *text == 't';
 	return 0;
 }
@@ -151,8 +156,8 @@ static int set_string(struct conf *c, const struct conf_key *key, const char *te
 	char *copy = NULL;
 
 	if (!*text && key->type == CONF_STRING)
-		return conf_fail(place, "%s is empty; give it a value, or remove it to get %s.", key->path,
-			key->text);
+		return conf_fail(place, "%s is empty; give it a value, or remove it to get %s.",
+			key->path, key->text);
 	if (strlen(text) >= CONF_STRING_BYTES_MAX)
 		return conf_fail(place, "%s is longer than %d bytes; shorten it.", key->path,
 			CONF_STRING_BYTES_MAX - 1);
@@ -238,10 +243,12 @@ int conf_key_set(struct conf *c, const struct conf_key *key, const char *text,
 static int check_item(const struct conf_key *key, const char *item, const struct conf_place *place)
 {
 	if (!*item || strlen(item) >= CONF_STRING_BYTES_MAX)
-		return conf_fail(place, "%s has an item that is empty or longer than %d bytes; remove it.",
+		return conf_fail(place,
+			"%s has an item that is empty or longer than %d bytes; remove it.",
 			key->path, CONF_STRING_BYTES_MAX - 1);
 	if (key->item_valid && !key->item_valid(item))
-		return conf_fail(place, "%s has \"%.80s\"; it takes %s.", key->path, item, key->item_form);
+		return conf_fail(
+			place, "%s has \"%.80s\"; it takes %s.", key->path, item, key->item_form);
 	return 0;
 }
 
@@ -254,7 +261,8 @@ int conf_key_set_items(struct conf *c, const struct conf_key *key, char *const *
 	int err = 0;
 
 	if (items_count < key->min || items_count > key->max)
-		return conf_fail(place, "%s has %" PRIu32 " items; it takes from %" PRIu64 " to %" PRIu64 ".",
+		return conf_fail(place,
+			"%s has %" PRIu32 " items; it takes from %" PRIu64 " to %" PRIu64 ".",
 			key->path, items_count, key->min, key->max);
 	while (!err && copies_count < items_count) {
 		err = check_item(key, items[copies_count], place);

@@ -1,6 +1,6 @@
 /*
- * Inside the configuration: the table of keys and what conf.c, conf_values.c, conf_scan.c and conf_file.c
- * share. Nothing else includes this but their tests.
+ * Inside the configuration: the table of keys and what conf.c, conf_values.c, conf_scan.c and
+ * conf_file.c share. Nothing else includes this but their tests.
  */
 #ifndef SLUICE_CONF_KEY_H
 #define SLUICE_CONF_KEY_H
@@ -19,30 +19,30 @@ enum {
 };
 
 enum conf_type {
-	CONF_STRING, /* char *, never NULL, never empty */
-	CONF_OPTION, /* char *, NULL when the text is empty */
-	CONF_COUNT,  /* uint32_t; words[0], if there is one, stands for 0, and 0 itself is not taken then */
-	CONF_SIZE32, /* uint32_t, bytes */
-	CONF_SIZE64, /* uint64_t, bytes */
+	CONF_STRING,  /* char *, never NULL, never empty */
+	CONF_OPTION,  /* char *, NULL when the text is empty */
+	CONF_COUNT,   /* uint32_t; words[0], if there is one, stands for 0, and "0" is not taken */
+	CONF_SIZE32,  /* uint32_t, bytes */
+	CONF_SIZE64,  /* uint64_t, bytes */
 	CONF_SECONDS, /* uint32_t; min and max in seconds */
-	CONF_MILLIS, /* uint32_t; min and max in milliseconds */
-	CONF_WORD,   /* an enum: the index in words */
-	CONF_BOOL,   /* bool */
-	CONF_MODE,   /* uint32_t, octal permission bits */
-	CONF_LIST,   /* char *[max], their number at count_offset; min is the least number of items */
+	CONF_MILLIS,  /* uint32_t; min and max in milliseconds */
+	CONF_WORD,    /* an enum: the index in words */
+	CONF_BOOL,    /* bool */
+	CONF_MODE,    /* uint32_t, octal permission bits; those of min must be there */
+	CONF_LIST,    /* char *[max], their number at count_offset; min is the least number */
 };
 
 struct conf_key {
-	const char *path;         /* "key" or "section.key"; the keys of a section stand together */
-	const char *text;         /* the default, as it would stand in the file; of a list: the items by commas */
+	const char *path;         /* "key" or "section.key"; those of a section stand together */
+	const char *text;         /* the default as in a file; of a list: items by commas */
 	enum conf_type type;
 	uint16_t offset;          /* of the member in struct conf */
 	uint16_t count_offset;    /* CONF_LIST: of its uint32_t count */
 	uint64_t min, max;        /* inclusive */
 	const char *const *words; /* CONF_WORD and CONF_COUNT, NULL-terminated */
 	const char *refused;      /* a word that is known but can't be used, or NULL */
-	bool (*item_valid)(const char *item); /* CONF_LIST: or NULL for any text */
 	const char *item_form;    /* what item_valid wants, for messages */
+	bool (*item_valid)(const char *item); /* CONF_LIST: or NULL for any text */
 };
 
 extern const struct conf_key conf_keys[];
@@ -74,9 +74,11 @@ int conf_key_set_items(struct conf *c, const struct conf_key *key, char *const *
 	uint32_t items_count, const struct conf_place *place);
 bool conf_key_equal(const struct conf *a, const struct conf *b, const struct conf_key *key);
 void conf_key_print(const struct conf *c, const struct conf_key *key, FILE *to);
-void conf_key_clear(struct conf *c, const struct conf_key *key); /* frees what it owns, idempotent */
+void conf_key_clear(
+	struct conf *c, const struct conf_key *key); /* frees what it owns, idempotent */
 
-/* "64MiB", "512", "1TiB": bytes; B, KiB, MiB, GiB, TiB. 0, −EINVAL for another form, −ERANGE for 2^64 and more. */
+/* "64MiB", "512", "1TiB": bytes; B, KiB, MiB, GiB, TiB. 0, −EINVAL for another form, −ERANGE for
+ * 2^64 and more. */
 int conf_size_parse(const char *text, uint64_t *ret_bytes);
 /* "500ms", "30s", "5m", "24h", "7d", and "0": milliseconds. Errors as above. */
 int conf_time_parse(const char *text, uint64_t *ret_ms);
@@ -100,8 +102,8 @@ struct conf_marks {
 	unsigned count;
 };
 
-/* Walks the YAML events and refuses what must never reach the loader; see conf_scan.c. place->line is
- * overwritten. 0 or −EINVAL with the sentence. */
+/* Walks the YAML events and refuses what must never reach the loader; see conf_scan.c. place->line
+ * is overwritten. 0 or −EINVAL with the sentence. */
 int conf_scan_text(const char *text, size_t text_bytes, struct conf_place *place,
 	struct conf_marks *ret_marks);
 

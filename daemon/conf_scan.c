@@ -1,15 +1,19 @@
 /*
- * The first of two passes over a configuration file: libyaml's events, before libcyaml loads anything.
+ * The first of two passes over a configuration file: libyaml's events, before libcyaml loads
+ * anything.
  *
- * libcyaml checks types and unknown keys, but its errors carry the line of the enclosing mapping (or of the
- * first of two equal keys), syntax errors carry none, everything behind the first document is ignored, and a
- * NUL inside a string silently ends it. So this pass records the line of every key and refuses:
+ * libcyaml checks types and unknown keys, but its errors carry the line of the enclosing mapping
+ * (or of the first of two equal keys), syntax errors carry none, everything behind the first
+ * document is ignored, and a NUL inside a string silently ends it. So this pass records the line of
+ * every key and refuses:
  *
- *   anchors and aliases (a small file could expand to gigabytes), tags, several documents, a key given twice,
- *   a key without a value or with null, a NUL in a scalar, nesting that no key has, too many keys or items.
+ *   anchors and aliases (a small file could expand to gigabytes), tags, several documents, a key
+ * given twice, a key without a value or with null, a NUL in a scalar, nesting that no key has, too
+ * many keys or items.
  *
- * What passes is at most a mapping of scalars, lists of scalars, and sections of those, so the loader's work
- * and memory are bounded by the size of the file. Which keys exist is not decided here.
+ * What passes is at most a mapping of scalars, lists of scalars, and sections of those, so the
+ * loader's work and memory are bounded by the size of the file. Which keys exist is not decided
+ * here.
  */
 #include <errno.h>
 #include <string.h>
@@ -46,18 +50,23 @@ static int scan_key(struct scan *s, const yaml_event_t *event)
 	int bytes;
 
 	if (strchr(name, '.'))
-		return conf_fail(s->place, "\"%.60s\" is no key; in a file a section is a mapping: write its "
-			"name and a colon, and the key indented beneath it.", name);
+		return conf_fail(s->place,
+			"\"%.60s\" is no key; in a file a section is a mapping: write its "
+			"name and a colon, and the key indented beneath it.",
+			name);
 	if (marks->count == CONF_MARKS_MAX)
-		return conf_fail(s->place, "more than %d keys; there are not that many.", CONF_MARKS_MAX);
+		return conf_fail(
+			s->place, "more than %d keys; there are not that many.", CONF_MARKS_MAX);
 	bytes = snprintf(mark->path, sizeof(mark->path), "%s%s%s", s->section ? s->section : "",
 		s->section ? "." : "", name);
 	if (bytes >= (int)sizeof(mark->path))
 		return conf_fail(s->place, "\"%.60s...\" is no key; see sluiced.yaml(5).", name);
 	for (unsigned i = 0; i < marks->count; i++) {
 		if (!strcmp(marks->at[i].path, mark->path))
-			return conf_fail(s->place, "%s is given a second time, after line %u; "
-				"remove one of the two.", mark->path, marks->at[i].line);
+			return conf_fail(s->place,
+				"%s is given a second time, after line %u; "
+				"remove one of the two.",
+				mark->path, marks->at[i].line);
 	}
 	mark->line = s->place->line;
 	s->key = mark;
@@ -71,8 +80,8 @@ static bool is_null(const yaml_event_t *event)
 	const char *text = text_of(event);
 
 	return event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
-		(!*text || !strcmp(text, "~") || !strcmp(text, "null") || !strcmp(text, "Null") ||
-			!strcmp(text, "NULL"));
+	       (!*text || !strcmp(text, "~") || !strcmp(text, "null") || !strcmp(text, "Null") ||
+		       !strcmp(text, "NULL"));
 }
 
 static int scan_scalar(struct scan *s, const yaml_event_t *event)
@@ -80,22 +89,26 @@ static int scan_scalar(struct scan *s, const yaml_event_t *event)
 	const char *path = s->list ? s->list->path : s->key ? s->key->path : NULL;
 
 	if (event->data.scalar.anchor || event->data.scalar.tag)
-		return conf_fail(s->place, "anchors, aliases and tags are not taken; write the value itself.");
+		return conf_fail(s->place,
+			"anchors, aliases and tags are not taken; write the value itself.");
 	if (memchr(text_of(event), '\0', event->data.scalar.length))
 		return conf_fail(s->place, "a NUL character; remove it.");
 	/* A document without content is one empty scalar: comments alone, or "---". */
 	if (!s->in_root)
-		return is_null(event) ? 0 : conf_fail(s->place, "\"%.60s\" is no mapping; write "
-			"\"key: value\" lines.", text_of(event));
+		return is_null(event) ? 0
+				      : conf_fail(s->place,
+						"\"%.60s\" is no mapping; write "
+						"\"key: value\" lines.",
+						text_of(event));
 	if (!path)
 		return scan_key(s, event);
 	if (is_null(event))
-		return conf_fail(s->place, "%s has no value; give it one, or remove it to get the default.",
-			path);
+		return conf_fail(s->place,
+			"%s has no value; give it one, or remove it to get the default.", path);
 	if (s->list) {
 		if (s->items++ == CONF_ITEMS_MAX)
-			return conf_fail(s->place, "%s has more than %d items; shorten the list.", path,
-				CONF_ITEMS_MAX);
+			return conf_fail(s->place, "%s has more than %d items; shorten the list.",
+				path, CONF_ITEMS_MAX);
 		return 0;
 	}
 	s->key->shape = CONF_SCALAR;
@@ -106,7 +119,8 @@ static int scan_scalar(struct scan *s, const yaml_event_t *event)
 static int scan_mapping(struct scan *s, const yaml_event_t *event)
 {
 	if (event->data.mapping_start.anchor || event->data.mapping_start.tag)
-		return conf_fail(s->place, "anchors, aliases and tags are not taken; write the value itself.");
+		return conf_fail(s->place,
+			"anchors, aliases and tags are not taken; write the value itself.");
 	if (!s->in_root) {
 		s->in_root = true;
 		return 0;
@@ -125,7 +139,8 @@ static int scan_mapping(struct scan *s, const yaml_event_t *event)
 static int scan_sequence(struct scan *s, const yaml_event_t *event)
 {
 	if (event->data.sequence_start.anchor || event->data.sequence_start.tag)
-		return conf_fail(s->place, "anchors, aliases and tags are not taken; write the value itself.");
+		return conf_fail(s->place,
+			"anchors, aliases and tags are not taken; write the value itself.");
 	if (!s->key)
 		return conf_fail(s->place, "a list where none can be; write \"key: value\" lines.");
 	s->key->shape = CONF_SEQUENCE;
@@ -141,10 +156,12 @@ static int scan_event(struct scan *s, const yaml_event_t *event)
 	switch (event->type) {
 	case YAML_DOCUMENT_START_EVENT:
 		if (s->documents++)
-			return conf_fail(s->place, "a second document begins; keep one, without \"---\".");
+			return conf_fail(
+				s->place, "a second document begins; keep one, without \"---\".");
 		return 0;
 	case YAML_ALIAS_EVENT:
-		return conf_fail(s->place, "anchors, aliases and tags are not taken; write the value itself.");
+		return conf_fail(s->place,
+			"anchors, aliases and tags are not taken; write the value itself.");
 	case YAML_SCALAR_EVENT:
 		return scan_scalar(s, event);
 	case YAML_MAPPING_START_EVENT:
@@ -155,7 +172,8 @@ static int scan_event(struct scan *s, const yaml_event_t *event)
 		s->list = NULL;
 		return 0;
 	case YAML_MAPPING_END_EVENT:
-		/* The end of the root leaves no section either; nothing but the document's end follows it. */
+		/* The end of the root leaves no section either; nothing but the document's end
+		 * follows it. */
 		s->section = NULL;
 		return 0;
 	case YAML_DOCUMENT_END_EVENT:
@@ -168,8 +186,8 @@ static int scan_event(struct scan *s, const yaml_event_t *event)
 }
 
 /* The reader knows only the byte at which it stopped; the scanner and the parser know the line. */
-static int scan_syntax_error(struct scan *s, const yaml_parser_t *parser, const char *text,
-	size_t text_bytes)
+static int scan_syntax_error(
+	struct scan *s, const yaml_parser_t *parser, const char *text, size_t text_bytes)
 {
 	const char *problem = parser->problem ? parser->problem : "out of memory";
 
@@ -182,8 +200,8 @@ static int scan_syntax_error(struct scan *s, const yaml_parser_t *parser, const 
 	return conf_fail(s->place, "this is not YAML: %s; correct the line.", problem);
 }
 
-int conf_scan_text(const char *text, size_t text_bytes, struct conf_place *place,
-	struct conf_marks *ret_marks)
+int conf_scan_text(
+	const char *text, size_t text_bytes, struct conf_place *place, struct conf_marks *ret_marks)
 {
 	struct scan s = {.place = place, .marks = ret_marks};
 	yaml_parser_t parser;

@@ -1,10 +1,10 @@
 /*
  * The table of the configuration: every key once, with its default, its type and its range.
  *
- * Defaults, parsing, ranges, -o, the dump, the nearest-key hint and the schema handed to libcyaml all come
- * from here; sluiced.yaml(5) is checked against it by tests/unit/test_conf.c. Defaults are written as they
- * would stand in a file, and go through the same parser at start. A new key is a member of struct conf, a line
- * here and a paragraph in the manual.
+ * Defaults, parsing, ranges, -o, the dump, the nearest-key hint and the schema handed to libcyaml
+ * all come from here; sluiced.yaml(5) is checked against it by tests/unit/test_conf.c. Defaults are
+ * written as they would stand in a file, and go through the same parser at start. A new key is a
+ * member of struct conf, a line here and a paragraph in the manual.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -60,7 +60,8 @@ const struct conf_key conf_keys[] = {
 		.refused = "power"},
 	{.path = "listen", .text = "127.0.0.1:1883", .type = CONF_LIST,
 		.offset = offsetof(struct conf, listen),
-		.count_offset = offsetof(struct conf, listen_count), .min = 1, .max = CONF_LISTEN_MAX,
+		.count_offset = offsetof(struct conf, listen_count), .min = 1,
+		.max = CONF_LISTEN_MAX,
 		.item_valid = conf_listen_valid,
 		.item_form = "a numeric ADDR:PORT such as 127.0.0.1:1883 or [::1]:1883"},
 
@@ -98,7 +99,8 @@ const struct conf_key conf_keys[] = {
 	SIZE64("transfer.scratch_max", transfer.scratch_bytes_max, "1GiB", 0, 4096 * TIB),
 	SECONDS("transfer.replay_window", transfer.replay_window_s, "24h", 0, UINT32_MAX),
 	COUNT("transfer.replay_max", transfer.replay_max, "100000", 0, 100000000),
-	WORD("transfer.preallocate", transfer.prealloc, enum conf_prealloc, "reserve", prealloc_words),
+	WORD("transfer.preallocate", transfer.prealloc, enum conf_prealloc, "reserve",
+		prealloc_words),
 	SIZE64("transfer.disk_free_min", transfer.disk_free_min, "64MiB", 0, 4096 * TIB),
 
 	{.path = "export.dir", .text = "", .type = CONF_OPTION, MEMBER(export.dir, char *)},
@@ -106,7 +108,8 @@ const struct conf_key conf_keys[] = {
 	MODE("export.file_mode", export.file_mode, "0640", 0400),
 	MODE("export.dir_mode", export.dir_mode, "0750", 0700),
 	{.path = "export.group", .text = "", .type = CONF_OPTION, MEMBER(export.group, char *)},
-	{.path = "export.manifest", .text = "true", .type = CONF_BOOL, MEMBER(export.manifest, bool)},
+	{.path = "export.manifest", .text = "true", .type = CONF_BOOL,
+		MEMBER(export.manifest, bool)},
 	COUNT("export.parallel", export.parallel_max, "64", 1, 4096),
 
 	SIZE32("io.splice_min", io.splice_min, "32KiB", KIB, 16 * MIB),
@@ -191,7 +194,7 @@ static const char *leaf_of(const char *path)
 const struct conf_key *conf_key_nearest(const char *path)
 {
 	const struct conf_key *nearest = NULL;
-	unsigned least = 4; /* more edits than three are another word, or than half of a short one */
+	unsigned least = 4; /* more edits than three, or than half of a word, are another */
 
 	if (strlen(path) >= CONF_PATH_BYTES_MAX)
 		return NULL;
@@ -200,7 +203,10 @@ const struct conf_key *conf_key_nearest(const char *path)
 	for (size_t i = 0; i < conf_keys_count; i++) {
 		const char *known = conf_keys[i].path;
 		/* The right name in the wrong section is as near as one wrong letter. */
-		unsigned edits = strcmp(leaf_of(path), leaf_of(known)) ? edits_between(path, known) : 1;
+		unsigned edits = 1;
+
+		if (strcmp(leaf_of(path), leaf_of(known)))
+			edits = edits_between(path, known);
 
 		if (edits < least) {
 			least = edits;

@@ -1,10 +1,11 @@
 /*
- * The values of the configuration as people write them: sizes (64MiB), times (30s), counts, addresses.
+ * The values of the configuration as people write them: sizes (64MiB), times (30s), counts,
+ * addresses.
  *
- * A number is decimal digits and at most one unit, with nothing between or around. Units are spelled in one
- * way only: "MB" is refused rather than guessed at, since a reader can't tell which of two sizes was meant, and
- * a bare number is no time except 0. Formatting gives the largest unit that holds the value exactly, so
- * parse(format(v)) = v for every v.
+ * A number is decimal digits and at most one unit, with nothing between or around. Units are
+ * spelled in one way only: "MB" is refused rather than guessed at, since a reader can't tell which
+ * of two sizes was meant, and a bare number is no time except 0. Formatting gives the largest unit
+ * that holds the value exactly, so parse(format(v)) = v for every v.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -37,7 +38,8 @@ static const struct unit time_units[] = {
 	{NULL, 0},
 };
 
-/* Digits from *at on; *at is moved behind them. −EINVAL when there are none, −ERANGE when they overflow. */
+/* Digits from *at on; *at is moved behind them. −EINVAL when there are none, −ERANGE when they
+ * overflow. */
 static int take_digits(const char **at, uint64_t *ret_value)
 {
 	const char *p = *at;

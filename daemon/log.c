@@ -1,13 +1,15 @@
 /*
  * The log. log.h has the form of a line.
  *
- * A line is put together in a buffer on the stack and handed out in one piece, so threads need no lock and
- * lines never mix. One that doesn't fit is cut at a whole character and ends in "...": the limit is PIPE_BUF, up
- * to which a pipe takes a write whole, so a journal that reads from a pipe sees whole lines too.
+ * A line is put together in a buffer on the stack and handed out in one piece, so threads need no
+ * lock and lines never mix. One that doesn't fit is cut at a whole character and ends in "...": the
+ * limit is PIPE_BUF, up to which a pipe takes a write whole, so a journal that reads from a pipe
+ * sees whole lines too.
  *
- * A value is written bare when it is made of letters, digits and "_./:@%+,-" only. Otherwise it is quoted: text
- * stays readable, but quotes, backslashes, control characters, characters that reorder or hide text, and bytes
- * that are no UTF-8 are escaped. So nothing in a value can look like the end of it, or like another line.
+ * A value is written bare when it is made of letters, digits and "_./:@%+,-" only. Otherwise it is
+ * quoted: text stays readable, but quotes, backslashes, control characters, characters that reorder
+ * or hide text, and bytes that are no UTF-8 are escaped. So nothing in a value can look like the
+ * end of it, or like another line.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -64,16 +66,16 @@ static void line_add_text(struct line *line, const char *text)
 static bool is_bare(unsigned char byte)
 {
 	return (byte >= '0' && byte <= '9') || (byte >= 'A' && byte <= 'Z') ||
-		(byte >= 'a' && byte <= 'z') || (byte && strchr("_./:@%+,-", byte));
+	       (byte >= 'a' && byte <= 'z') || (byte && strchr("_./:@%+,-", byte));
 }
 
-/* C1 controls, line and paragraph separators, the marks that reorder text, zero-width characters, and
- * noncharacters of the basic plane: what a terminal obeys or a reader can't see. */
+/* C1 controls, line and paragraph separators, the marks that reorder text, zero-width characters,
+ * and noncharacters of the basic plane: what a terminal obeys or a reader can't see. */
 static bool is_hidden(uint32_t code)
 {
 	return code < 0xa0 || code == 0xad || (code >= 0x200b && code <= 0x200f) ||
-		(code >= 0x2028 && code <= 0x202e) || (code >= 0x2060 && code <= 0x206f) ||
-		code == 0xfeff || (code >= 0xfff0 && code <= 0xffff && code != 0xfffd);
+	       (code >= 0x2028 && code <= 0x202e) || (code >= 0x2060 && code <= 0x206f) ||
+	       code == 0xfeff || (code >= 0xfff0 && code <= 0xffff && code != 0xfffd);
 }
 
 static void line_add_escaped(struct line *line, const char *value, size_t bytes)
@@ -167,7 +169,8 @@ static void line_add_errno(struct line *line, int err)
 		line_add_number(line, "%jd", err);
 }
 
-/* The pairs as log.h's macros pass them: the type's letter and the key in one literal, then the value. */
+/* The pairs as log.h's macros pass them: the type's letter and the key in one literal, then the
+ * value. */
 static void line_add_fields(struct line *line, va_list args)
 {
 	const char *field, *value;
@@ -195,7 +198,8 @@ static void line_add_fields(struct line *line, va_list args)
 			line_add_errno(line, va_arg(args, int));
 			break;
 		default:
-			/* Not from a macro: its value's type is unknown, so nothing behind it can be read. */
+			/* Not from a macro: its value's type is unknown, so nothing behind it can
+			 * be read. */
 			line_add_text(line, "?");
 			return;
 		}
@@ -224,16 +228,16 @@ static void log_line(enum conf_log_level level, const char *event, va_list args)
 		fwrite(line.text, 1, line.used, stderr);
 }
 
-#define LOG_AT(name, level) \
-	void name(const char *event, ...) \
-	{ \
-		va_list args; \
-\
-		if (!log_enabled(level)) \
-			return; \
-		va_start(args, event); \
-		log_line(level, event, args); \
-		va_end(args); \
+#define LOG_AT(name, level)                                                                        \
+	void name(const char *event, ...)                                                          \
+	{                                                                                          \
+		va_list args;                                                                      \
+                                                                                                   \
+		if (!log_enabled(level))                                                           \
+			return;                                                                    \
+		va_start(args, event);                                                             \
+		log_line(level, event, args);                                                      \
+		va_end(args);                                                                      \
 	}
 
 LOG_AT(log_error, CONF_LOG_ERROR)

@@ -3,8 +3,9 @@
  *
  *   2026-11-21T05:26:18.123Z info listening addr=127.0.0.1:1883
  *
- * Values that are not plain are quoted and escaped, so a peer's bytes can't forge a line. A line is one
- * write. The clock comes in through log_init.
+ * Values that are not plain are quoted and escaped, so a peer's bytes can't forge a line. A line is
+ * one write, cut when it would be longer than a pipe takes whole. The clock comes in through
+ * log_init.
  */
 #ifndef SLUICE_LOG_H
 #define SLUICE_LOG_H
@@ -13,15 +14,17 @@
 #include <stdint.h>
 #include "conf.h"
 
-/* now_ms: milliseconds since the epoch; put: writes one whole line (may be NULL: stderr by stdio). */
-void log_init(enum conf_log_level level, int64_t (*now_ms)(void), void (*put)(const char *, size_t));
+/* now_ms: milliseconds since the epoch; put: writes one whole line (NULL: to stderr by stdio). To
+ * be called before there are threads. */
+void log_init(enum conf_log_level level, int64_t (*now_ms)(void),
+	void (*put)(const char *, size_t));
 bool log_enabled(enum conf_log_level level);
 
-/* event is a short fixed phrase ("transfer exported"); then pairs of key and value built by the macros
- * below, ended by NULL:
+/* event is a short fixed phrase ("transfer exported"); then pairs of key and value built by the
+ * macros below, ended by NULL:
  *   log_info("transfer exported", LS("clientid", id, id_bytes), LU("size", size), NULL); */
 struct log_field;
-#define LS(key, s, n) "s" key, (const char *)(s), (size_t)(n) /* string with length; NULL prints - */
+#define LS(key, s, n) "s" key, (const char *)(s), (size_t)(n) /* with length; NULL prints - */
 #define LZ(key, s)    "z" key, (const char *)(s)              /* NUL-terminated */
 #define LU(key, v)    "u" key, (uint64_t)(v)
 #define LI(key, v)    "i" key, (int64_t)(v)

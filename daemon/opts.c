@@ -1,8 +1,9 @@
 /*
  * The command line of sluiced.
  *
- * getopt permits options in any order, while the configuration has one: the file, then -o, then the two that
- * have an option of their own. So a first pass only collects, pointing into argv, and the second applies.
+ * getopt permits options in any order, while the configuration has one: the file, then -o, then the
+ * two that have an option of their own. So a first pass only collects, pointing into argv, and the
+ * second applies.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -55,8 +56,8 @@ static int fail(struct opts *ret, const char *format, const char *what)
 static int collect_listen(struct collected *all, const char *address, struct opts *ret)
 {
 	size_t used = strlen(all->listen);
-	int bytes = snprintf(all->listen + used, sizeof(all->listen) - used, "%s%s", used ? "," : "",
-		address);
+	int bytes = snprintf(
+		all->listen + used, sizeof(all->listen) - used, "%s%s", used ? "," : "", address);
 
 	if (bytes >= (int)(sizeof(all->listen) - used))
 		return fail(ret, "--listen %.60s is one too many; name fewer addresses.", address);
@@ -71,7 +72,8 @@ static int collect_option(int option, char **argv, struct collected *all, struct
 		return 0;
 	case 'o':
 		if (all->assignments_count == ASSIGNMENTS_MAX)
-			return fail(ret, "-o %.60s is one too many; put them into a file for --config.",
+			return fail(ret,
+				"-o %.60s is one too many; put them into a file for --config.",
 				optarg);
 		all->assignments[all->assignments_count++] = optarg;
 		return 0;
@@ -93,9 +95,11 @@ static int collect_option(int option, char **argv, struct collected *all, struct
 		ret->action = OPTS_HELP;
 		return 0;
 	case ':':
-		return fail(ret, "%.60s needs a value; write it behind the option.", argv[optind - 1]);
+		return fail(
+			ret, "%.60s needs a value; write it behind the option.", argv[optind - 1]);
 	default:
-		return fail(ret, "%.60s is no option, or takes no value; sluiced --help lists them.",
+		return fail(ret,
+			"%.60s is no option, or takes no value; sluiced --help lists them.",
 			argv[optind - 1]);
 	}
 }
@@ -110,8 +114,10 @@ static int apply(const struct collected *all, struct conf *c, struct opts *ret)
 	for (unsigned i = 0; !err && i < all->assignments_count; i++)
 		err = conf_set(c, all->assignments[i], ret->error, sizeof(ret->error));
 	if (!err && all->data) {
-		if (snprintf(assignment, sizeof(assignment), "data=%s", all->data) >= (int)sizeof(assignment))
-			return fail(ret, "--data %.60s... is too long; name a shorter path.", all->data);
+		if (snprintf(assignment, sizeof(assignment), "data=%s", all->data) >=
+			(int)sizeof(assignment))
+			return fail(ret, "--data %.60s... is too long; name a shorter path.",
+				all->data);
 		err = conf_set(c, assignment, ret->error, sizeof(ret->error));
 	}
 	if (!err && *all->listen) {

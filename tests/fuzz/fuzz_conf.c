@@ -1,6 +1,6 @@
 /*
- * Configuration text of any content: it is loaded or refused with one sentence, and what was loaded and then
- * dumped loads again to the same values.
+ * Configuration text of any content: it is loaded or refused with one sentence, and what was loaded
+ * and then dumped loads again to the same values.
  */
 #include <assert.h>
 #include <stdint.h>

@@ -1,8 +1,10 @@
 /*
- * The main of a fuzz entry outside libFuzzer: every file of the directories named is handed to the entry once.
+ * The main of a fuzz entry outside libFuzzer: every file of the directories named is handed to the
+ * entry once.
  *
- * Each input lies in an allocation of exactly its size, so that a sanitizer or valgrind sees a read behind
- * it. A crash ends the program as it would end the daemon; the input's name is printed on the way.
+ * Each input lies in an allocation of exactly its size, so that a sanitizer or valgrind sees a read
+ * behind it. A crash ends the program as it would end the daemon; the input's name is printed on
+ * the way.
  */
 #include <dirent.h>
 #include <signal.h>
@@ -79,7 +81,8 @@ int main(int argc, char **argv)
 		int replayed = replay_directory(argv[i]);
 
 		if (replayed < 0) {
-			fprintf(stderr, "%s: can't be read; the corpus is a directory of files.\n", argv[i]);
+			fprintf(stderr, "%s: can't be read; the corpus is a directory of files.\n",
+				argv[i]);
 			return 1;
 		}
 		total += replayed;

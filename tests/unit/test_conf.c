@@ -1,6 +1,6 @@
 /*
- * The configuration: every key's default, range and round trip by the table; the strictness of files; the
- * sentences; and that the manual names what the table has.
+ * The configuration: every key's default, range and round trip by the table; the strictness of
+ * files; the sentences; and that the manual names what the table has.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -42,7 +42,8 @@ static void assert_refused(const char *text, const char *sentence)
 	cr_expect_str_eq(error, sentence);
 }
 
-/* What the struct must hold is written out here once more, so that the table can't be wrong alone. */
+/* What the struct must hold is written out here once more, so that the table can't be wrong alone.
+ */
 Test(conf, defaults)
 {
 	cr_expect_str_eq(conf.data, "./sluice-data");
@@ -166,14 +167,17 @@ Test(conf, dump_of_defaults_marks_every_line_as_default)
 	free(text);
 }
 
-/* Each numeric key in turn at both ends of its range, and the others at values with every awkward character. */
+/* Each numeric key in turn at both ends of its range, and the others at values with every awkward
+ * character. */
 Test(conf, dump_loads_to_the_same)
 {
 	struct conf again;
 
-	cr_assert_eq(load("data: \"a\\n\\\"b\\\\ \\x7f\\x01: #c\"\nlisten: ['[::1]:0', '0.0.0.0:65535']\n"
-			  "export: {dir: 'x', group: \"g'\", manifest: false, file_mode: '0604'}\n"
-			  "events: {subscribers: ['*', 'a, b', \"\\u4e2d\"]}\nlog: {level: error}\n"),
+	cr_assert_eq(
+		load("data: \"a\\n\\\"b\\\\ \\x7f\\x01: #c\"\nlisten: ['[::1]:0', "
+		     "'0.0.0.0:65535']\n"
+		     "export: {dir: 'x', group: \"g'\", manifest: false, file_mode: '0604'}\n"
+		     "events: {subscribers: ['*', 'a, b', \"\\u4e2d\"]}\nlog: {level: error}\n"),
 		0, "%s", error);
 	for (size_t i = 0; i < 2 * conf_keys_count; i++) {
 		const struct conf_key *key = &conf_keys[i / 2];
@@ -183,11 +187,12 @@ Test(conf, dump_loads_to_the_same)
 			cr_assert_eq(set_number(key, i % 2 ? key->max : key->min), 0);
 		text = dump(&conf);
 		cr_assert_eq(conf_init(&again), 0);
-		cr_assert_eq(conf_load_text(&again, "dump", text, strlen(text), error, sizeof(error)), 0,
+		cr_assert_eq(
+			conf_load_text(&again, "dump", text, strlen(text), error, sizeof(error)), 0,
 			"%s", error);
 		for (size_t j = 0; j < conf_keys_count; j++)
-			cr_expect(conf_key_equal(&conf, &again, &conf_keys[j]), "%s: %s", conf_keys[j].path,
-				text);
+			cr_expect(conf_key_equal(&conf, &again, &conf_keys[j]), "%s: %s",
+				conf_keys[j].path, text);
 		conf_fini(&again);
 		free(text);
 	}
@@ -197,7 +202,8 @@ Test(conf, dump_loads_to_the_same)
 
 Test(conf, empty_files_change_nothing)
 {
-	static const char *const texts[] = {"", "\n\n", "# only a comment\n", "---\n", "{}", "---\n...\n"};
+	static const char *const texts[] = {
+		"", "\n\n", "# only a comment\n", "---\n", "{}", "---\n...\n"};
 
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
 		cr_expect_eq(load(texts[i]), 0, "%s", error);
@@ -206,9 +212,10 @@ Test(conf, empty_files_change_nothing)
 
 Test(conf, file_over_defaults)
 {
-	cr_assert_eq(load("data: /srv\nmqtt:\n  inflight: 7\n  connect_timeout: 1500ms\n"
-			  "transfer:\n  preallocate: sparse\nlisten:\n  - 0.0.0.0:1\n  - 10.0.0.1:2\n"
-			  "durability: crash\nreactors: 3\n"),
+	cr_assert_eq(
+		load("data: /srv\nmqtt:\n  inflight: 7\n  connect_timeout: 1500ms\n"
+		     "transfer:\n  preallocate: sparse\nlisten:\n  - 0.0.0.0:1\n  - 10.0.0.1:2\n"
+		     "durability: crash\nreactors: 3\n"),
 		0, "%s", error);
 	cr_expect_str_eq(conf.data, "/srv");
 	cr_expect_eq(conf.mqtt.inflight_max, 7);
@@ -226,11 +233,11 @@ Test(conf, keys_that_are_none)
 		"f.yaml:5: mqtt.inflght is no key; did you mean mqtt.inflight?");
 	assert_refused("transfer:\n  inflight: 3\n",
 		"f.yaml:2: transfer.inflight is no key; did you mean mqtt.inflight?");
-	assert_refused("zebra: 1\n",
-		"f.yaml:1: zebra is no key; remove it, or see sluiced.yaml(5) for the keys there are.");
-	assert_refused("mqtt.inflight: 3\n",
-		"f.yaml:1: \"mqtt.inflight\" is no key; in a file a section is a mapping: write its name and a "
-		"colon, and the key indented beneath it.");
+	assert_refused("zebra: 1\n", "f.yaml:1: zebra is no key; remove it, or see sluiced.yaml(5) "
+				     "for the keys there are.");
+	assert_refused("mqtt.inflight: 3\n", "f.yaml:1: \"mqtt.inflight\" is no key; in a file a "
+					     "section is a mapping: write its name and a "
+					     "colon, and the key indented beneath it.");
 	cr_expect_eq(load("\"\": 1\n"), -EINVAL);
 }
 
@@ -239,27 +246,34 @@ Test(conf, keys_given_twice)
 	assert_refused("data: a\n\ndata: b\n",
 		"f.yaml:3: data is given a second time, after line 1; remove one of the two.");
 	assert_refused("mqtt:\n  inflight: 1\n  inflight: 1\n",
-		"f.yaml:3: mqtt.inflight is given a second time, after line 2; remove one of the two.");
+		"f.yaml:3: mqtt.inflight is given a second time, after line 2; remove one of the "
+		"two.");
 	assert_refused("mqtt:\n  inflight: 1\nlog: {}\nmqtt:\n  queue_bytes: 1\n",
 		"f.yaml:4: mqtt is given a second time, after line 1; remove one of the two.");
 }
 
 Test(conf, shapes)
 {
-	assert_refused("mqtt: 3\n", "f.yaml:1: mqtt is a section; write its keys indented beneath it.");
-	assert_refused("\nmqtt: [a]\n", "f.yaml:2: mqtt is a section; write its keys indented beneath it.");
+	assert_refused(
+		"mqtt: 3\n", "f.yaml:1: mqtt is a section; write its keys indented beneath it.");
+	assert_refused("\nmqtt: [a]\n",
+		"f.yaml:2: mqtt is a section; write its keys indented beneath it.");
 	assert_refused("data: [a]\n",
 		"f.yaml:1: data takes one value, not a list; write it without brackets.");
-	assert_refused("data: {a: b}\n", "f.yaml:1: data takes no keys beneath it; write one value.");
+	assert_refused(
+		"data: {a: b}\n", "f.yaml:1: data takes no keys beneath it; write one value.");
 	assert_refused("mqtt: {inflight: {a: b}}\n",
 		"f.yaml:1: mqtt.inflight takes no keys beneath it; see sluiced.yaml(5).");
-	assert_refused("listen: 0.0.0.0:1\n", "f.yaml:1: listen takes a list; write [a, b], or [] for none.");
+	assert_refused("listen: 0.0.0.0:1\n",
+		"f.yaml:1: listen takes a list; write [a, b], or [] for none.");
 	assert_refused("listen: [[0.0.0.0:1]]\n",
 		"f.yaml:1: a list where none can be; write \"key: value\" lines.");
 	assert_refused("- a\n", "f.yaml:1: a list where none can be; write \"key: value\" lines.");
 	assert_refused("data\n", "f.yaml:1: \"data\" is no mapping; write \"key: value\" lines.");
-	assert_refused("? [a]\n: b\n", "f.yaml:1: a list where none can be; write \"key: value\" lines.");
-	assert_refused("log:\n", "f.yaml:1: log has no value; give it one, or remove it to get the default.");
+	assert_refused(
+		"? [a]\n: b\n", "f.yaml:1: a list where none can be; write \"key: value\" lines.");
+	assert_refused("log:\n",
+		"f.yaml:1: log has no value; give it one, or remove it to get the default.");
 	assert_refused("log:\n  level: ~\n",
 		"f.yaml:2: log.level has no value; give it one, or remove it to get the default.");
 	/* Quoted, it is a text like any other. */
@@ -269,7 +283,8 @@ Test(conf, shapes)
 
 Test(conf, yaml_that_is_refused)
 {
-	static const char anchors[] = "anchors, aliases and tags are not taken; write the value itself.";
+	static const char anchors[] =
+		"anchors, aliases and tags are not taken; write the value itself.";
 	char sentence[256];
 
 	snprintf(sentence, sizeof(sentence), "f.yaml:1: %s", anchors);
@@ -281,7 +296,8 @@ Test(conf, yaml_that_is_refused)
 	assert_refused("&m\ndata: x\n", sentence);
 	assert_refused("data: x\n---\ndata: y\n",
 		"f.yaml:2: a second document begins; keep one, without \"---\".");
-	assert_refused("data: x\nexport: {dir: \"a\\0b\"}\n", "f.yaml:2: a NUL character; remove it.");
+	assert_refused(
+		"data: x\nexport: {dir: \"a\\0b\"}\n", "f.yaml:2: a NUL character; remove it.");
 	assert_refused("data: x\nlog: {level: a\n\n",
 		"f.yaml:4: this is not YAML: did not find expected ',' or '}'; correct the line.");
 	assert_refused("data: x\n# \xff\n",
@@ -313,7 +329,8 @@ Test(conf, bombs_are_refused_early)
 	memset(text, '#', bytes + 1);
 	cr_expect_eq(conf_load_text(&conf, "f", text, bytes, error, sizeof(error)), 0, "%s", error);
 	cr_expect_eq(conf_load_text(&conf, "f", text, bytes + 1, error, sizeof(error)), -EINVAL);
-	cr_expect_str_eq(error, "f: larger than 1MiB; it can't be a configuration, name another file.");
+	cr_expect_str_eq(
+		error, "f: larger than 1MiB; it can't be a configuration, name another file.");
 	free(text);
 }
 
@@ -322,25 +339,30 @@ Test(conf, values_that_are_refused)
 	assert_refused("mqtt:\n  inflight: 0\n",
 		"f.yaml:2: mqtt.inflight is \"0\"; it takes a whole number from 1 to 65535.");
 	assert_refused("io: {splice_min: 64KB}\n",
-		"f.yaml:1: io.splice_min is \"64KB\"; it takes a size from 1KiB to 16MiB, in bytes or with KiB, "
+		"f.yaml:1: io.splice_min is \"64KB\"; it takes a size from 1KiB to 16MiB, in bytes "
+		"or with KiB, "
 		"MiB, GiB or TiB.");
 	assert_refused("mqtt: {connect_timeout: 10}\n",
-		"f.yaml:1: mqtt.connect_timeout is \"10\"; it takes a time from 100ms to 1h, with ms, s, m, h or "
+		"f.yaml:1: mqtt.connect_timeout is \"10\"; it takes a time from 100ms to 1h, with "
+		"ms, s, m, h or "
 		"d.");
 	assert_refused("transfer: {ttl_min: 1500ms}\n",
-		"f.yaml:1: transfer.ttl_min is \"1500ms\"; it takes a time from 1s to 4294967295s, with s, m, h "
+		"f.yaml:1: transfer.ttl_min is \"1500ms\"; it takes a time from 1s to 4294967295s, "
+		"with s, m, h "
 		"or d.");
 	assert_refused("reactors: 0\n",
 		"f.yaml:1: reactors is \"0\"; it takes \"auto\" or a whole number from 1 to 64.");
-	assert_refused("durability: power\n",
-		"f.yaml:1: durability: power is not built into this version; use crash, or leave the key out.");
-	assert_refused("durability: off\n", "f.yaml:1: durability is \"off\"; it takes crash or power.");
+	assert_refused("durability: power\n", "f.yaml:1: durability: power is not built into this "
+					      "version; use crash, or leave the key out.");
+	assert_refused(
+		"durability: off\n", "f.yaml:1: durability is \"off\"; it takes crash or power.");
 	assert_refused("log: {level: all}\n",
 		"f.yaml:1: log.level is \"all\"; it takes error, warn, info or debug.");
 	assert_refused("export: {manifest: yes}\n",
 		"f.yaml:1: export.manifest is \"yes\"; it takes true or false.");
 	assert_refused("export: {file_mode: 0200}\n",
-		"f.yaml:1: export.file_mode is \"0200\"; it takes an octal mode with at least 0400 in it, such as "
+		"f.yaml:1: export.file_mode is \"0200\"; it takes an octal mode with at least 0400 "
+		"in it, such as "
 		"0640.");
 	cr_expect_eq(set("export.dir_mode=01777"), -EINVAL);
 	cr_expect_eq(set("export.dir_mode=0790"), -EINVAL);
@@ -348,11 +370,12 @@ Test(conf, values_that_are_refused)
 	assert_refused("data: ''\n",
 		"f.yaml:1: data is empty; give it a value, or remove it to get ./sluice-data.");
 	assert_refused("listen: []\n", "f.yaml:1: listen has 0 items; it takes from 1 to 8.");
-	assert_refused("listen: [localhost:1]\n",
-		"f.yaml:1: listen has \"localhost:1\"; it takes a numeric ADDR:PORT such as 127.0.0.1:1883 or "
-		"[::1]:1883.");
+	assert_refused("listen: [localhost:1]\n", "f.yaml:1: listen has \"localhost:1\"; it takes "
+						  "a numeric ADDR:PORT such as 127.0.0.1:1883 or "
+						  "[::1]:1883.");
 	assert_refused("events: {subscribers: [a, '']}\n",
-		"f.yaml:1: events.subscribers has an item that is empty or longer than 4095 bytes; remove it.");
+		"f.yaml:1: events.subscribers has an item that is empty or longer than 4095 bytes; "
+		"remove it.");
 }
 
 Test(conf, assignments)
@@ -388,7 +411,8 @@ static void assert_check(const char *assignment, const char *sentence)
 
 	cr_assert_eq(conf_init(&c), 0);
 	cr_expect_eq(conf_set(&c, assignment, error, sizeof(error)), 0, "%s", error);
-	cr_expect_eq(conf_check(&c, error, sizeof(error)), sentence ? -EINVAL : 0, "%s", assignment);
+	cr_expect_eq(
+		conf_check(&c, error, sizeof(error)), sentence ? -EINVAL : 0, "%s", assignment);
 	if (sentence)
 		cr_expect_str_eq(error, sentence);
 	conf_fini(&c);
@@ -397,37 +421,37 @@ static void assert_check(const char *assignment, const char *sentence)
 Test(conf, checks_that_span_keys)
 {
 	assert_check("io.buffer_size=96KiB", NULL);
-	assert_check("io.buffer_size=98303",
-		"configuration: io.buffer_size is less than twice io.splice_min plus mqtt.header_max; make it at "
-		"least 96KiB.");
+	assert_check("io.buffer_size=98303", "configuration: io.buffer_size is less than twice "
+					     "io.splice_min plus mqtt.header_max; make it at "
+					     "least 96KiB.");
 	assert_check("transfer.ttl_min=1d", NULL);
 	assert_check("transfer.ttl_min=25h",
 		"configuration: transfer.ttl_min is more than transfer.ttl_max; lower it.");
-	assert_check("io.splices=24",
-		"configuration: io.splices is not below io.workers; lower it, or raise io.workers.");
-	assert_check("transfer.backlog_max=513MiB",
-		"configuration: transfer.backlog_max is more than transfer.backlog_total; lower it.");
+	assert_check("io.splices=24", "configuration: io.splices is not below io.workers; lower "
+				      "it, or raise io.workers.");
+	assert_check("transfer.backlog_max=513MiB", "configuration: transfer.backlog_max is more "
+						    "than transfer.backlog_total; lower it.");
 	assert_check("verify.step=65MiB",
 		"configuration: verify.step is more than transfer.backlog_max; lower it.");
-	assert_check("transfer.open_max=9999",
-		"configuration: transfer.open_client_max is more than transfer.open_max; lower it.");
+	assert_check("transfer.open_max=9999", "configuration: transfer.open_client_max is more "
+					       "than transfer.open_max; lower it.");
 	assert_check("mqtt.packet_max=64KiB",
 		"configuration: mqtt.message_max is more than mqtt.packet_max; lower it.");
 	assert_check("mqtt.queue_total=1KiB",
 		"configuration: mqtt.queue_bytes is more than mqtt.queue_total; lower it.");
 	assert_check("export.group=root", NULL);
-	assert_check("export.group=no-such-group",
-		"configuration: export.group: there is no group no-such-group; create it, or name another.");
+	assert_check("export.group=no-such-group", "configuration: export.group: there is no group "
+						   "no-such-group; create it, or name another.");
 }
 
 Test(conf, directories_that_lie_within_each_other)
 {
-	static const char contains[] =
-		"configuration: export.dir (%s) contains the data directory; give it a directory of its own.";
-	static const char *const outer[] = {".", "sluice-data", "./sluice-data/", "/", "./x/..",
-		"sluice-data/export/.."};
-	static const char *const apart[] = {"./sluice-data/export", "sluice-data/exports/a", "sluice-data2",
-		"/somewhere/else", "../x", "sluice-data/stagings"};
+	static const char contains[] = "configuration: export.dir (%s) contains the data "
+				       "directory; give it a directory of its own.";
+	static const char *const outer[] = {
+		".", "sluice-data", "./sluice-data/", "/", "./x/..", "sluice-data/export/.."};
+	static const char *const apart[] = {"./sluice-data/export", "sluice-data/exports/a",
+		"sluice-data2", "/somewhere/else", "../x", "sluice-data/stagings"};
 	char assignment[128], sentence[256];
 
 	for (size_t i = 0; i < sizeof(outer) / sizeof(outer[0]); i++) {
@@ -440,10 +464,12 @@ Test(conf, directories_that_lie_within_each_other)
 		assert_check(assignment, NULL);
 	}
 	assert_check("export.dir=sluice-data//staging/x",
-		"configuration: export.dir (sluice-data//staging/x) lies in the daemon's own staging directory; "
+		"configuration: export.dir (sluice-data//staging/x) lies in the daemon's own "
+		"staging directory; "
 		"give it a directory of its own.");
 	assert_check("export.dir=x/../sluice-data/journal",
-		"configuration: export.dir (x/../sluice-data/journal) lies in the daemon's own journal directory; "
+		"configuration: export.dir (x/../sluice-data/journal) lies in the daemon's own "
+		"journal directory; "
 		"give it a directory of its own.");
 }
 
@@ -467,7 +493,9 @@ Test(conf, files)
 	unlink(path);
 	cr_expect_eq(conf_load_file(&conf, path, error, sizeof(error)), -EINVAL);
 	snprintf(sentence, sizeof(sentence),
-		"%s: can't be opened (No such file or directory); correct the path or its permissions.", path);
+		"%s: can't be opened (No such file or directory); correct the path or its "
+		"permissions.",
+		path);
 	cr_expect_str_eq(error, sentence);
 	cr_expect_eq(conf_load_file(&conf, "/", error, sizeof(error)), -EINVAL);
 	cr_expect_str_eq(error, "/: can't be read (Is a directory); name a readable file.");
@@ -517,10 +545,10 @@ Test(conf_values, formatted_values_parse_to_themselves)
 
 Test(conf_values, forms)
 {
-	static const char *const bad_sizes[] = {"", " 1", "1 ", "1 MiB", "-1", "+1", "1.5MiB", "1mib", "1M", "MiB",
-		"1KiBB", "0x10", "1KiB1"};
-	static const char *const bad_times[] = {"", "1", "00", "1 s", "-1s", "1.5s", "1min", "1w", "s", "1h30m",
-		"1S"};
+	static const char *const bad_sizes[] = {"", " 1", "1 ", "1 MiB", "-1", "+1", "1.5MiB",
+		"1mib", "1M", "MiB", "1KiBB", "0x10", "1KiB1"};
+	static const char *const bad_times[] = {
+		"", "1", "00", "1 s", "-1s", "1.5s", "1min", "1w", "s", "1h30m", "1S"};
 	uint64_t value = 77;
 
 	for (size_t i = 0; i < sizeof(bad_sizes) / sizeof(bad_sizes[0]); i++)
@@ -543,11 +571,12 @@ Test(conf_values, forms)
 
 Test(conf_values, addresses)
 {
-	static const char *const good[] = {"127.0.0.1:1883", "0.0.0.0:0", "[::]:65535", "[fe80::1]:1",
-		"[::ffff:1.2.3.4]:8"};
-	static const char *const bad[] = {"", ":", ":1", "1883", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536",
-		"127.0.0.1:x", "127.0.0.1:+1", "127.0.0.256:1", "::1:1883", "[::1]", "[::1:1", "[]:1", "[:1", "]:1",
-		"[127.0.0.1]:1", "host:1", "[::1]1883", "*:1883",
+	static const char *const good[] = {
+		"127.0.0.1:1883", "0.0.0.0:0", "[::]:65535", "[fe80::1]:1", "[::ffff:1.2.3.4]:8"};
+	static const char *const bad[] = {"", ":", ":1", "1883", "127.0.0.1",
+		"127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:x", "127.0.0.1:+1", "127.0.0.256:1",
+		"::1:1883", "[::1]", "[::1:1", "[]:1", "[:1", "]:1", "[127.0.0.1]:1", "host:1",
+		"[::1]1883", "*:1883",
 		"[1111:2222:3333:4444:5555:6666:7777:8888:9999:aaaa:bbbb:cccc]:1"};
 
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
@@ -556,14 +585,15 @@ Test(conf_values, addresses)
 		cr_expect_not(conf_listen_valid(bad[i]), "%s", bad[i]);
 }
 
-/* In the manual a key is the line ".It Va path = default"; an empty default is written ‘""’, a list "[a]". */
+/* In the manual a key is the line ".It Va path = default"; an empty default is written ‘""’, a list
+ * "[a]". */
 static void manual_line(const struct conf_key *key, char *ret_line, size_t line_max)
 {
 	bool list = key->type == CONF_LIST;
 	const char *quote = *key->text || list ? "" : "\\(dq\\(dq";
 
-	snprintf(ret_line, line_max, "\n.It Va %s = %s%s%s%s\n", key->path, list ? "[" : "", key->text, quote,
-		list ? "]" : "");
+	snprintf(ret_line, line_max, "\n.It Va %s = %s%s%s%s\n", key->path, list ? "[" : "",
+		key->text, quote, list ? "]" : "");
 }
 
 Test(conf_manual, names_every_key_with_its_default_and_nothing_else)

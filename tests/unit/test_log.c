@@ -1,6 +1,6 @@
 /*
- * The log: the form of a line, what is escaped, where a line is cut, and that no value can look like more than
- * a value.
+ * The log: the form of a line, what is escaped, where a line is cut, and that no value can look
+ * like more than a value.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -35,7 +35,8 @@ TestSuite(log, .init = init);
 
 Test(log, one_line)
 {
-	log_info("listening", LZ("addr", "127.0.0.1:1883"), LU("n", UINT64_MAX), LI("m", INT64_MIN), NULL);
+	log_info("listening", LZ("addr", "127.0.0.1:1883"), LU("n", UINT64_MAX), LI("m", INT64_MIN),
+		NULL);
 	cr_assert_eq(lines_count, 1);
 	cr_expect_str_eq(lines[0], "2026-11-21T05:26:18.123Z info listening addr=127.0.0.1:1883 "
 				   "n=18446744073709551615 m=-9223372036854775808\n");
@@ -43,7 +44,8 @@ Test(log, one_line)
 
 Test(log, levels)
 {
-	static const enum conf_log_level all[] = {CONF_LOG_ERROR, CONF_LOG_WARN, CONF_LOG_INFO, CONF_LOG_DEBUG};
+	static const enum conf_log_level all[] = {
+		CONF_LOG_ERROR, CONF_LOG_WARN, CONF_LOG_INFO, CONF_LOG_DEBUG};
 
 	for (size_t i = 0; i < 4; i++) {
 		lines_count = 0;
@@ -103,7 +105,8 @@ Test(log, quoted_values)
 	cr_expect_str_eq(LOGGED("\xed\xa0\x80"), "\"\\xed\\xa0\\x80\"");
 	cr_expect_str_eq(LOGGED("a\x80z"), "\"a\\x80z\"");
 	cr_expect_str_eq(LOGGED("a\xe4\xb8"), "\"a\\xe4\\xb8\"");
-	/* UTF-8 that a terminal obeys or a reader can't see: CSI, right-to-left override, zero width, BOM. */
+	/* UTF-8 that a terminal obeys or a reader can't see: CSI, right-to-left override, zero
+	 * width, BOM. */
 	cr_expect_str_eq(LOGGED("\xc2\x9b"), "\"\\xc2\\x9b\"");
 	cr_expect_str_eq(LOGGED("\xe2\x80\xae"), "\"\\xe2\\x80\\xae\"");
 	cr_expect_str_eq(LOGGED("a\xe2\x80\x8b"), "\"a\\xe2\\x80\\x8b\"");
