@@ -1,8 +1,8 @@
 /*
  * The payload of `init`: a JSON object that describes the file.
  *
- * cJSON parses it, but behind a guard of ours: payload ≤ META_PAYLOAD_MAX, nesting ≤ META_DEPTH_MAX,
- * valid UTF-8 without NUL, one value with nothing but white space behind it. user_data is kept
+ * It is read by json.h's strict scanner: payload ≤ META_PAYLOAD_MAX, nesting ≤ META_DEPTH_MAX,
+ * valid UTF-8 without NUL, one value with nothing but white space around it. user_data is kept
  * verbatim: the very bytes of the value as the client sent them (numbers keep every digit).
  */
 #ifndef SLUICE_META_H
@@ -32,15 +32,17 @@ struct meta {
  * "invalid_filemeta_json" (not JSON, empty, too deep, or not an object), "invalid_filemeta" (a
  * required key missing, or a value breaks its rule, or the payload is longer than
  * META_PAYLOAD_MAX). Unknown keys are ignored; null is absent; "size":"123" is 123; 1.5, negative
- * numbers and numbers > INT64_MAX are invalid_filemeta. Of a repeated key the last one counts. */
+ * numbers and numbers > INT64_MAX are invalid_filemeta. Of a repeated key the last one counts. An escape of
+ * half a surrogate pair is invalid_filemeta_json, wherever it is; \u0000 in the name is
+ * invalid_filemeta. Out of memory is invalid_filemeta, too. */
 const char *meta_parse(const char *json, size_t json_bytes, struct meta *ret);
 void meta_fini(struct meta *m); /* idempotent; zeroes */
 /* Deep copy. 0 or −ENOMEM. */
 int meta_copy(struct meta *ret, const struct meta *from);
-/* Equal in every field (user_data compared as JSON values, not as text). */
+/* Equal in every field (user_data compared as JSON values, not as text: json_equal). */
 bool meta_equal(const struct meta *a, const struct meta *b);
-/* The canonical JSON of it, such that meta_parse gives it back: malloc'ed, NUL-terminated; NULL when
- * out of memory. Used for the journal. */
+/* The canonical JSON of it, such that meta_parse gives it back, never longer than what it was parsed
+ * from: malloc'ed, NUL-terminated; NULL when out of memory. Used for the journal. */
 char *meta_to_json(const struct meta *m, size_t *ret_bytes);
 /* Is this a name that init may carry? (1–240 bytes UTF-8; not "." or ".."; none of / \ : and no
  * non-printable: 0–31, 127–159, surrogates, U+FFFE, U+FFFF) */
