@@ -1,0 +1,51 @@
+/*
+ * sluice-bench: a load generator for sluiced. See sluice-bench(1).
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "ingest.h"
+
+struct subcommand {
+	const char *name, *summary;
+	int (*run)(int argc, char **argv);
+};
+
+static const struct subcommand subcommands[] = {
+	{"ingest", "upload files over many connections and measure it", ingest_main},
+};
+
+enum { SUBCOMMANDS_COUNT = sizeof(subcommands) / sizeof(subcommands[0]) };
+
+static void main_usage(FILE *to)
+{
+	fputs("usage: sluice-bench COMMAND [options]\n", to);
+	for (unsigned i = 0; i < SUBCOMMANDS_COUNT; i++)
+		fprintf(to, "  %-8s %s\n", subcommands[i].name, subcommands[i].summary);
+	fputs("sluice-bench COMMAND --help tells the options; sluice-bench --version the "
+	      "version.\n",
+		to);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2) {
+		main_usage(stderr);
+		return 2;
+	}
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
+		main_usage(stdout);
+		return 0;
+	}
+	if (strcmp(argv[1], "--version") == 0) {
+		puts("sluice-bench " SLUICE_VERSION);
+		return 0;
+	}
+	for (unsigned i = 0; i < SUBCOMMANDS_COUNT; i++) {
+		if (strcmp(argv[1], subcommands[i].name) == 0)
+			return subcommands[i].run(argc - 1, argv + 1);
+	}
+	fprintf(stderr, "sluice-bench: no command \"%s\"\n", argv[1]);
+	main_usage(stderr);
+	return 2;
+}
