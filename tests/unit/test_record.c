@@ -442,6 +442,14 @@ Test(record, extend_lengthens_only_the_last_matching_extent)
 		.to = UINT64_MAX}));
 	cr_assert_eq(record_next(&r, &out), 0);
 
+	/* An extent that fits, but has another record behind it. */
+	w.bytes = 0;
+	cr_assert_eq(record_append(&w, &e), 0);
+	cr_assert_eq(record_append(&w, &(struct record){.type = RECORD_ABORTED, .tid = 4}), 0);
+	memcpy(before, buf, sizeof(buf));
+	cr_assert_not(record_extend_extent(&w, 0, 4, 20, 30));
+	cr_assert_arr_eq(buf, before, w.bytes);
+
 	/* The same bytes in an UNCOVER are no extent. */
 	off = w.bytes;
 	cr_assert_eq(record_append(&w, &other), 0);
@@ -554,6 +562,15 @@ Test(record, lengths_beyond_the_file_are_the_end)
 		buf[11] = (uint8_t)(bytes >> 16);
 		cr_assert_eq(read_one(buf, 128), 0);
 	}
+	/* One step above the limit, and else all right. */
+	size_t above = RECORD_BYTES_MAX + 8;
+	uint8_t *big = calloc(1, above);
+	put_sample(big, &samples[1]);
+	memcpy(big + 9, (uint8_t[]){above & 255, above >> 8 & 255, above >> 16}, 3);
+	seal(big, above, 0);
+	cr_assert_eq(read_one(big, above), 0);
+	free(big);
+
 	struct record out;
 	struct record_reader r = reader(buf, 128);
 	r.off = 128;
