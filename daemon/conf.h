@@ -31,15 +31,15 @@ struct conf {
 	struct {
 		uint32_t connections_max;      /* connections_max: 100000 */
 		uint32_t connect_timeout_ms;   /* connect_timeout: 10s */
-		uint32_t keep_alive_max_s;     /* keep_alive_max: 0s = what the client asks; else the
-						* server keep alive */
+		uint32_t keep_alive_max_s;     /* keep_alive_max: 0s = what the client asks; else
+						* the server keep alive */
 		uint32_t min_rate_bytes;       /* min_rate: 1KiB per second inside a packet */
 		uint32_t min_rate_window_ms;   /* min_rate_window: 30s */
 		uint32_t receive_max;          /* receive_maximum: 1024 */
 		uint32_t packet_bytes_max;     /* packet_max: 268435460 */
 		uint32_t head_bytes_max;       /* header_max: 32KiB, a PUBLISH before its payload,
 						* and every other packet whole */
-		uint32_t message_bytes_max;    /* message_max: 1MiB, of an ordinary PUBLISH payload */
+		uint32_t message_bytes_max;    /* message_max: 1MiB, an ordinary message's payload */
 		uint32_t topic_alias_max;      /* topic_alias_maximum: 32 */
 		uint32_t session_expiry_max_s; /* session_expiry_max: 7d */
 		uint32_t sessions_max;         /* sessions_max: 200000, connected or not */
@@ -64,7 +64,7 @@ struct conf {
 		uint64_t backlog_bytes_max;  /* backlog_max: 64MiB per transfer, received and
 					      * contiguous but not yet hashed */
 		uint64_t backlog_total_max;  /* backlog_total: 512MiB */
-		uint64_t scratch_bytes_max;  /* scratch_max: 1GiB, segments replacing covered bytes */
+		uint64_t scratch_bytes_max;  /* scratch_max: 1GiB, of segments over covered bytes */
 		uint32_t replay_window_s;    /* replay_window: 24h */
 		uint32_t replay_max;         /* replay_max: 100000 finished transfers remembered */
 		enum conf_prealloc prealloc; /* preallocate: reserve | sparse */

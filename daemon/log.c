@@ -141,7 +141,7 @@ static void line_add_value(struct line *line, const char *value, size_t bytes)
 static void line_add_time(struct line *line, int64_t ms)
 {
 	time_t seconds = ms / 1000;
-	char text[40];
+	char text[40] = "";
 	struct tm tm;
 
 	if (!gmtime_r(&seconds, &tm))
@@ -151,11 +151,19 @@ static void line_add_time(struct line *line, int64_t ms)
 	line_add_text(line, text);
 }
 
-static void line_add_number(struct line *line, const char *format, intmax_t value)
+static void line_add_signed(struct line *line, int64_t value)
 {
 	char text[24];
 
-	snprintf(text, sizeof(text), format, value);
+	snprintf(text, sizeof(text), "%" PRId64, value);
+	line_add_text(line, text);
+}
+
+static void line_add_unsigned(struct line *line, uint64_t value)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "%" PRIu64, value);
 	line_add_text(line, text);
 }
 
@@ -166,7 +174,7 @@ static void line_add_errno(struct line *line, int err)
 	if (text)
 		line_add_value(line, text, strlen(text));
 	else
-		line_add_number(line, "%jd", err);
+		line_add_signed(line, err);
 }
 
 /* The pairs as log.h's macros pass them: the type's letter and the key in one literal, then the
@@ -189,10 +197,10 @@ static void line_add_fields(struct line *line, va_list args)
 			line_add_value(line, value, value ? strlen(value) : 0);
 			break;
 		case 'u':
-			line_add_number(line, "%ju", va_arg(args, uint64_t));
+			line_add_unsigned(line, va_arg(args, uint64_t));
 			break;
 		case 'i':
-			line_add_number(line, "%jd", va_arg(args, int64_t));
+			line_add_signed(line, va_arg(args, int64_t));
 			break;
 		case 'e':
 			line_add_errno(line, va_arg(args, int));
