@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { TIMERS_TICK_MS = 16, TIMERS_SLOTS = 64, TIMERS_LEVELS = 6 };
+enum { TIMERS_TICK_MS = 16, TIMERS_SLOTS = 64, TIMERS_LEVELS = 10 }; /* 64^10 ticks are all of 2^64 ms */
 
 struct timer {
 	struct timer *next, **pprev; /* pprev == NULL: not armed */
@@ -20,21 +20,24 @@ struct timer {
 };
 
 struct timers {
-	uint64_t now_tick;
-	uint64_t count;
+	uint64_t now_tick; /* up to which everything has fired */
+	uint64_t count;    /* armed */
+	struct timer *due; /* armed when their time had already come */
+	uint64_t busy[TIMERS_LEVELS]; /* one bit per slot: is anything in it? */
 	struct timer *slots[TIMERS_LEVELS][TIMERS_SLOTS];
 };
 
 void timers_init(struct timers *w, uint64_t now_ms);
-/* Arms (or re-arms) t. t->fire must be set. */
+/* Arms (or re-arms) t. t->fire must be set. A deadline that has passed fires at the next expire. */
 void timers_arm(struct timers *w, struct timer *t, uint64_t deadline_ms);
 void timers_disarm(struct timers *w, struct timer *t); /* idempotent */
 static inline bool timer_is_armed(const struct timer *t)
 {
 	return t->pprev != NULL;
 }
-/* Fires all that are due; each is disarmed before its fire is called, and fire may arm and disarm any
- * timer. Returns how many fired. */
+/* Fires all that are due, those armed for the past first, then in the order of their ticks; each is
+ * disarmed before its fire is called, and fire may arm and disarm any timer: one that is armed again,
+ * even for a time that has passed, waits for the next call. A now_ms before that of an earlier call counts as that one. Returns how many fired. */
 unsigned timers_expire(struct timers *w, uint64_t now_ms);
 /* Milliseconds until the next may be due (a lower bound, so waking then is never too late);
  * UINT64_MAX when none is armed. */
