@@ -49,6 +49,9 @@ bench_obj  := $(call obj,$(wildcard bench/*.c))
 unit_bin   := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
 fuzz_bin   := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 libs       := $(BUILD)/libdaemon.a $(BUILD)/libsluice.a
+# Tests of lib/ link lib/ alone, which is how it stays pure; those named after a file of daemon/ get both.
+of_daemon   = $(foreach test,$(1),$(if $(wildcard $(patsubst $(2)%,daemon/%*.c,$(notdir $(test)))),$(test)))
+linked      = $(filter %.o,$^) $(filter %/libdaemon.a,$^) $(filter %/libsluice.a,$^)
 programs   := $(BUILD)/sluiced $(BUILD)/sluice $(BUILD)/sluice-bench
 
 # The make that compiles, as parallel as the machine unless -j was given to this one.
@@ -127,20 +130,21 @@ runner_obj := $(BUILD)/obj/tests/unit/plain_runner.o
 else
 runner_lib := -lcriterion
 endif
-$(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(runner_obj) $(libs)
+$(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(runner_obj) $(BUILD)/libsluice.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -o $@ $^ $(PKG_LIBS) $(runner_lib)
+	$(CC) $(ALL_CFLAGS) -o $@ $(linked) $(PKG_LIBS) $(runner_lib)
+$(call of_daemon,$(unit_bin),test_): $(BUILD)/libdaemon.a
 
 # With libFuzzer in the variant of that name; else with a main that replays the corpus.
 ifeq ($(VARIANT),fuzz)
-$(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(libs)
-	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer -o $@ $^ $(PKG_LIBS)
+fuzz_main := -fsanitize=fuzzer
 else
-$(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/obj/tests/fuzz/replay_main.o $(libs)
-	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -o $@ $^ $(PKG_LIBS)
+replay_obj := $(BUILD)/obj/tests/fuzz/replay_main.o
 endif
+$(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(replay_obj) $(BUILD)/libsluice.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(fuzz_main) -o $@ $(linked) $(PKG_LIBS)
+$(call of_daemon,$(fuzz_bin),fuzz_): $(BUILD)/libdaemon.a
 
 # What must be installed. Each level is a condition, quick when it holds, and the packages that fulfil it.
 apt_build := gcc libc6-dev make pkg-config liburing-dev libwolfssl-dev libcjson-dev libxxhash-dev libcyaml-dev \
