@@ -2,7 +2,11 @@
  * Subscriptions as a trie by topic level.
  *
  * Maps (filter, owner) to a small value. Matching a name calls back for every (owner, value) whose
- * filter matches; an owner with several matching filters is called several times.
+ * filter matches; an owner with several matching filters is called several times. The order depends on
+ * nothing but the history of adds and removes.
+ *
+ * A node is a level of a filter: about 100 bytes, and a filter of 65,535 bytes can have 65,536 of
+ * them. The caller bounds `nodes` and the levels of one filter (trie_levels), not this module.
  */
 #ifndef SLUICE_TRIE_H
 #define SLUICE_TRIE_H
@@ -16,6 +20,8 @@ struct trie_node;
 struct trie {
 	struct trie_node *root;
 	uint64_t count; /* subscriptions */
+	uint64_t nodes; /* levels allocated, the root not counted */
+	uint64_t seed;  /* of the hash of a level, so that a peer can't choose colliding ones */
 };
 
 struct trie_sub {
@@ -25,7 +31,10 @@ struct trie_sub {
 
 typedef void trie_match_fn(void *arg, void *owner, const struct trie_sub *sub);
 
-int trie_init(struct trie *t);   /* 0 or −ENOMEM */
+/* 0 or −ENOMEM. */
+int trie_init(struct trie *t);
+/* How many levels has a filter or name? (One more than it has slashes.) */
+size_t trie_levels(const char *filter, size_t filter_bytes);
 void trie_fini(struct trie *t);  /* idempotent */
 /* Adds or replaces. 1 when new, 0 when it replaced one, −ENOMEM. The filter must be valid. */
 int trie_add(struct trie *t, const char *filter, size_t filter_bytes, void *owner,
