@@ -70,8 +70,7 @@ static void table_remove(struct broker *b, struct session *s)
 	*at = s->hash_next;
 }
 
-/* Doubles the table when it has more sessions than buckets. Without memory it stays: only slower.
- * */
+/* Doubles the table when it has more sessions than buckets. Without memory it stays as it is. */
 static void table_grow(struct broker *b)
 {
 	if (b->stats.sessions <= b->buckets_count || b->buckets_count > UINT32_MAX / 4)

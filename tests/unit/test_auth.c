@@ -1,6 +1,6 @@
 /*
- * auth: the table of auth.h row by row, then the claim that matters most, tried exhaustively over small
- * strings: no client can ever receive a response that is meant for another.
+ * auth: the table of auth.h row by row, then the claim that matters most, tried exhaustively over
+ * small strings: no client can ever receive a response that is meant for another.
  */
 #include <criterion/criterion.h>
 #include <stdio.h>
