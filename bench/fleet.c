@@ -45,7 +45,7 @@ static uint64_t fleet_cpu_ns(void)
 
 void fleet_ready(struct fleet *f, struct peer *p)
 {
-	if (p->is_listed)
+	if (p->is_listed || !f->running)
 		return;
 	p->is_listed = true;
 	p->ready_next = NULL;
@@ -89,7 +89,8 @@ static void fleet_begin(struct fleet *f)
 	}
 }
 
-static void fleet_check_timeouts(struct fleet *f, uint64_t now_ns)
+/* Everything about peers that depends on time alone. */
+static void fleet_check_times(struct fleet *f, uint64_t now_ns)
 {
 	uint64_t limit_ns = (uint64_t)f->options->timeout_s * 1000000000u;
 
@@ -101,6 +102,7 @@ static void fleet_check_timeouts(struct fleet *f, uint64_t now_ns)
 		if (waits && now_ns > p->active_ns + limit_ns)
 			peer_fail(p, "the daemon has been silent for %u seconds",
 				f->options->timeout_s);
+		peer_ping(p, now_ns);
 	}
 }
 
@@ -129,7 +131,7 @@ static void fleet_tick(struct fleet *f, uint64_t now_ns, unsigned tick)
 	if (f->running && f->daemon != NULL)
 		procstat_sample(f->daemon);
 	if (tick % TICKS_PER_PROGRESS == 0) {
-		fleet_check_timeouts(f, now_ns);
+		fleet_check_times(f, now_ns);
 		fleet_show_progress(f, now_ns);
 	}
 }

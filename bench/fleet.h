@@ -53,7 +53,7 @@ struct fleet {
 int fleet_run(struct fleet *f);
 void fleet_fini(struct fleet *f); /* idempotent */
 
-/* Puts a peer on the ready list, once. */
+/* Puts a peer on the ready list, once; before the clock runs nobody is on it. */
 void fleet_ready(struct fleet *f, struct peer *p);
 
 static inline uint64_t fleet_now_ns(void)

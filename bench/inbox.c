@@ -188,6 +188,8 @@ static void inbox_on_connack(struct peer *p, const uint8_t *body, uint32_t body_
 		if (MQTT_HAS(&connack.props, MQTT_P_RECEIVE_MAX) &&
 			connack.props.receive_max < p->window)
 			p->window = connack.props.receive_max;
+		/* [MQTT-3.2.2-21]: what the server says counts, though we asked for none. */
+		p->keep_alive_s = connack.props.server_keep_alive;
 		peer_on_accepted(p);
 	}
 }
@@ -227,7 +229,11 @@ static void inbox_on_packet(struct peer *p, uint8_t type, const uint8_t *packet,
 	const uint8_t *body = packet + header_bytes;
 	struct mqtt_ack ack;
 
+	if (type != MQTT_PINGRESP)
+		p->active_ns = now_ns;
 	switch (type) {
+	case MQTT_PINGRESP:
+		break;
 	case MQTT_PUBACK:
 		if (mqtt_decode_ack(
 			    body, body_bytes, p->fleet->options->mqtt_version, type, &ack) != 0)
@@ -325,8 +331,7 @@ void inbox_read(struct peer *p)
 		is_drained = (size_t)got < FLEET_INBUF_BYTES - held;
 		if (held > 0)
 			memcpy(buf, p->rest, held);
-		p->active_ns = fleet_now_ns();
-		used = inbox_decode(p, buf, held + (size_t)got, p->active_ns);
+		used = inbox_decode(p, buf, held + (size_t)got, fleet_now_ns());
 		inbox_keep(p, buf + used, held + (size_t)got - used);
 	}
 }

@@ -1,3 +1,6 @@
+/*
+ * The run from its options to its report: what to send, digests, connections, comparison.
+ */
 #include "ingest.h"
 
 #include <inttypes.h>

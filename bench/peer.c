@@ -113,6 +113,22 @@ void peer_stop(struct peer *p)
 	peer_close(p);
 }
 
+void peer_ping(struct peer *p, uint64_t now_ns)
+{
+	uint8_t buf[2];
+	size_t bytes;
+
+	/* Not inside a packet that is partly written: then the rest of it is sign of life enough.
+	 */
+	if (p->keep_alive_s == 0 || p->state != PEER_READY || now_ns < p->ping_ns ||
+		p->outbox_done > 0 || !p->is_writable)
+		return;
+	bytes = mqtt_encode_ping(buf, sizeof(buf), MQTT_PINGREQ);
+	if (send(p->fd, buf, bytes, MSG_NOSIGNAL | MSG_DONTWAIT) == 1)
+		peer_fail(p, "half a PINGREQ was sent");
+	p->ping_ns = now_ns + p->keep_alive_s * UINT64_C(500000000);
+}
+
 /* One source address per connection: 127.1.0.1 and on. Each address has its own range of ports. */
 static int peer_bind_spread(const struct peer *p)
 {

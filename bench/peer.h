@@ -71,6 +71,7 @@ struct peer {
 	uint32_t outbox_head, outbox_count;
 	uint64_t outbox_done; /* bytes of the first entry that are already written */
 
+	uint16_t keep_alive_s;       /* that the daemon asked for; 0: none */
 	uint32_t files_left;         /* not settled */
 	uint32_t file_next;          /* to begin */
 	uint32_t file_now;           /* being generated; PEER_FILE_NONE */
@@ -78,7 +79,8 @@ struct peer {
 	struct plan plan;            /* of file_now */
 	struct plan_cursor cursor;
 
-	uint64_t active_ns; /* when the daemon last took or sent something */
+	uint64_t ping_ns;   /* when the next PINGREQ is due; 0: none is wanted */
+	uint64_t active_ns; /* when the daemon last took or sent something but PINGRESP */
 	uint8_t *rest;      /* the received beginning of a packet; NULL: none */
 	size_t rest_bytes;
 };
@@ -99,6 +101,8 @@ void peer_fail(struct peer *p, const char *cause, ...) __attribute__((format(pri
 void peer_on_accepted(struct peer *p);
 /* 3.1.1: the response messages will come. */
 void peer_on_subscribed(struct peer *p);
+/* Keeps an idle connection alive, when the daemon has asked for that. Called now and then. */
+void peer_ping(struct peer *p, uint64_t now_ns);
 /* Says goodbye and closes. */
 void peer_stop(struct peer *p);
 

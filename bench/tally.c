@@ -1,3 +1,7 @@
+/*
+ * Verdicts are final but for one case: a file that arrived may turn out to be wrong when it is
+ * compared. Counters follow the verdicts; nothing is counted twice.
+ */
 #include "tally.h"
 
 #include <errno.h>

@@ -1,3 +1,7 @@
+/*
+ * The export is read in blocks and compared with the content as it is made again, never with a
+ * copy. Only files whose fin succeeded are looked at: the others have failed already.
+ */
 #include "verify.h"
 
 #include <errno.h>

@@ -13,8 +13,9 @@ import threading
 from collections import Counter
 
 from harness import BOTH, ROOT, cases, eq, sha256, some_bytes, yes
-from rawmqtt import (CONNACK, CONNECT, DISCONNECT, PUBACK, PUBLISH, SUBACK, SUBSCRIBE, V5,
-                     V311, Cursor, ack_packet, packet, properties, publish_packet, string)
+from rawmqtt import (CONNACK, CONNECT, DISCONNECT, PINGREQ, PINGRESP, PUBACK, PUBLISH, SUBACK,
+                     SUBSCRIBE, V5, V311, Cursor, ack_packet, packet, properties, publish_packet,
+                     string)
 
 VERSION = {V311: "3.1.1", V5: "5"}
 KEYS = {"bytes", "seconds", "mb_per_s", "segments", "segments_per_s", "files", "files_failed",
@@ -186,6 +187,7 @@ class Impostor:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.error, self.connection, self.buffer = None, None, None
+        self.pings, self.on_ping = 0, lambda: b""
         threading.Thread(target=self.serve, daemon=True).start()
         t.at_end(self.listener.close)
 
@@ -234,6 +236,9 @@ class Impostor:
             return packet(SUBACK, 0, body.take(2) + b"\1")
         if kind == DISCONNECT:
             return None
+        if kind == PINGREQ:
+            self.pings += 1
+            return packet(PINGRESP, 0) + self.on_ping()
         if kind != PUBLISH:
             return b""
         topic, packet_id = body.blob().decode(), body.number(2)
@@ -345,6 +350,26 @@ def test_connack(t, connack):
     result, said = ingest_json(t, Impostor(t, None, V5, body).port, *ONE, status=1)
     eq((result["files_failed"], result["connections_failed"]), (1, 1), "failures")
     yes(cause in said, said)
+
+
+@cases(answered=[True, False])
+def test_server_keep_alive(t, answered):
+    """It pings when the daemon wants that; but a daemon that only answers pings is silent."""
+    waiting = []
+
+    def handler(topic, packet_id, _payload):
+        if "/fin/" not in topic:
+            return puback(packet_id)
+        waiting.append(packet_id)
+        return b""
+
+    imp = Impostor(t, handler, V5, b"\0\0" + properties({"server_keep_alive": 1}))
+    imp.on_ping = lambda: puback(waiting.pop()) if answered and imp.pings == 3 else b""
+    result, said = ingest_json(t, imp.port, *ONE, "--timeout", 20 if answered else 2,
+                               status=0 if answered else 1)
+    yes(2 <= imp.pings <= 6, f"{imp.pings} pings")
+    yes(result["seconds"] < 8, f"{result['seconds']} s")
+    eq("silent for 2 seconds" in said, not answered, said)
 
 
 def test_fin_waits_for_its_segments(t):
