@@ -1,13 +1,13 @@
 /*
  * The MQTT codec: 3.1, 3.1.1 and 5.0, both directions, bytes in and structs out.
  *
- * Nothing is allocated. A decoded packet borrows every string from the buffer it was decoded from and is
- * valid as long as that buffer. PUBLISH decodes as a stream: mqtt_decode_publish_head needs the bytes up
- * to the payload only, so a 256 MiB payload is never in memory.
+ * Nothing is allocated. A decoded packet borrows every string from the buffer it was decoded from
+ * and is valid as long as that buffer. PUBLISH decodes as a stream: mqtt_decode_publish_head needs
+ * the bytes up to the payload only, so a 256 MiB payload is never in memory.
  *
- * Decoding is strict: every rule that the specification gives a receiver is checked, and a violation
- * returns the v5 reason code that the specification names for it (the edge maps it to what a v3 peer
- * gets: a closed connection, or a CONNACK return code).
+ * Decoding is strict: every rule that the specification gives a receiver is checked, and a
+ * violation returns the v5 reason code that the specification names for it (the edge maps it to
+ * what a v3 peer gets: a closed connection, or a CONNACK return code).
  */
 #ifndef SLUICE_MQTT_H
 #define SLUICE_MQTT_H
@@ -51,8 +51,8 @@ struct mqtt_str {
 	uint32_t bytes;
 };
 
-/* All properties of all packets; which ones a packet may carry is checked by the decoder. An absent one
- * is 0 / NULL, and its bit in `has` is clear. */
+/* All properties of all packets; which ones a packet may carry is checked by the decoder. An absent
+ * one is 0 / NULL, and its bit in `has` is clear. */
 enum mqtt_prop_bit { /* bit numbers in mqtt_props.has */
 	MQTT_P_PAYLOAD_FORMAT, MQTT_P_MESSAGE_EXPIRY, MQTT_P_CONTENT_TYPE, MQTT_P_RESPONSE_TOPIC,
 	MQTT_P_CORRELATION_DATA, MQTT_P_SUBSCRIPTION_ID, MQTT_P_SESSION_EXPIRY,
@@ -75,13 +75,14 @@ struct mqtt_props {
 	uint32_t message_expiry, session_expiry, will_delay, maximum_packet_size;
 	struct mqtt_str content_type, response_topic, correlation_data, assigned_clientid, auth_method,
 		auth_data, response_info, server_reference, reason_string;
-	/* All user properties as one span: the encoded property bytes 0x26 len key len value …, only these,
-	 * in order, when they are adjacent in the packet; iterate with mqtt_user_property_next. When the peer
-	 * interleaved them with others, the span runs from the first to the last and the iterator skips the
-	 * others. */
+	/* All user properties as one span: the encoded property bytes 0x26 len key len value …,
+	 * only these, in order, when they are adjacent in the packet; iterate with
+	 * mqtt_user_property_next. When the peer interleaved them with others, the span runs from
+	 * the first to the last and the iterator skips the others. */
 	struct mqtt_str user_properties;
-	/* A PUBLISH to a client may carry several, SUBSCRIBE one. Of more than MQTT_SUBIDS_MAX the first ones
-	 * are kept. The array comes last because it is the one thing that decoding does not clear. */
+	/* A PUBLISH to a client may carry several, SUBSCRIBE one. Of more than MQTT_SUBIDS_MAX the
+	 * first ones are kept. The array comes last because it is the one thing that decoding does
+	 * not clear. */
 	uint8_t subids_count;
 	uint32_t subids[MQTT_SUBIDS_MAX];
 };
@@ -169,26 +170,28 @@ struct mqtt_disconnect { /* and AUTH */
 enum { MQTT_MORE = 1 }; /* the buffer does not yet hold enough */
 
 /* The fixed header. 0 and *ret_type, *ret_flags, *ret_remaining (bytes after the fixed header),
- * *ret_header_bytes (2–5); MQTT_MORE; or a negated reason code (−0x81: fifth length byte, reserved type 0;
- * reserved flags wrong for the type, QoS 3, DUP at QoS 0 → −0x81). Works on as little as one byte. A
- * length in more bytes than needed is accepted here: some v3 clients write it so, and v3 allows it. */
+ * *ret_header_bytes (2–5); MQTT_MORE; or a negated reason code (−0x81: fifth length byte, reserved
+ * type 0; reserved flags wrong for the type, QoS 3, DUP at QoS 0 → −0x81). Works on as little as
+ * one byte. A length in more bytes than needed is accepted here: some v3 clients write it so, and
+ * v3 allows it. */
 int mqtt_decode_fixed(const uint8_t *buf, size_t buf_bytes, uint8_t *ret_type, uint8_t *ret_flags,
 	uint32_t *ret_remaining, uint32_t *ret_header_bytes);
 
-/* A PUBLISH up to its payload. buf begins at the fixed header. 0 and *ret_head_bytes: all bytes before
- * the payload, fixed header included; MQTT_MORE when buf ends before the payload begins (a hint of
- * how many bytes the head has at least is in *ret_head_bytes); or a negated reason code:
- * packet too short for its own lengths, id 0, bad UTF-8, property rules → −0x81 / −0x82 as the specification
- * says, wildcard in the topic, empty topic without alias → −0x90 resp. −0x82, alias 0 → −0x94. */
+/* A PUBLISH up to its payload. buf begins at the fixed header. 0 and *ret_head_bytes: all bytes
+ * before the payload, fixed header included; MQTT_MORE when buf ends before the payload begins (a
+ * hint of how many bytes the head has at least is in *ret_head_bytes); or a negated reason code:
+ * packet too short for its own lengths, id 0, bad UTF-8, property rules → −0x81 / −0x82 as the
+ * specification says, wildcard in the topic, empty topic without alias → −0x90 resp. −0x82, alias 0
+ * → −0x94. */
 int mqtt_decode_publish_head(const uint8_t *buf, size_t buf_bytes, uint8_t version,
 	struct mqtt_publish *ret, uint32_t *ret_head_bytes);
 
-/* The others take the body: the `remaining` bytes after the fixed header, whole. 0 or a negated reason
- * code. For CONNECT: −0x84 for an unknown protocol name or level (also a known one with the wrong
- * name), −0x85 for an empty client id without clean session in v3.1.1 [MQTT-3.1.3-8] and for any empty one
- * in 3.1, whose limit of 23 bytes nobody keeps and we do not enforce. After a failure ret->version is valid:
- * the level that the packet asked for, or 0 when the packet did not get that far; a CONNACK that refuses
- * it is written in that version. */
+/* The others take the body: the `remaining` bytes after the fixed header, whole. 0 or a negated
+ * reason code. For CONNECT: −0x84 for an unknown protocol name or level (also a known one with the
+ * wrong name), −0x85 for an empty client id without clean session in v3.1.1 [MQTT-3.1.3-8] and for
+ * any empty one in 3.1, whose limit of 23 bytes nobody keeps and we do not enforce. After a failure
+ * ret->version is valid: the level that the packet asked for, or 0 when the packet did not get that
+ * far; a CONNACK that refuses it is written in that version. */
 int mqtt_decode_connect(const uint8_t *body, uint32_t body_bytes, struct mqtt_connect *ret);
 int mqtt_decode_connack(const uint8_t *body, uint32_t body_bytes, uint8_t version,
 	struct mqtt_connack *ret);
@@ -206,12 +209,13 @@ int mqtt_decode_disconnect(const uint8_t *body, uint32_t body_bytes, uint8_t ver
 
 /* --- encoding ------------------------------------------------------------------------------- */
 
-/* Each writes a whole packet (PUBLISH: its head, the payload follows) and returns its bytes, or 0 when
- * buf_max is too small or a string is longer than 65,535 bytes. With version < 5 properties and (acks)
- * reason codes are left out. An ack with reason 0 and no properties takes the 4-byte form. For DUP copies
- * the caller sets bit 3 of the first byte. In props, only what is set in `has` is written, and of that
- * only what the packet may carry: a will's properties may be handed to the PUBLISH that it becomes. Of the
- * user_properties span the user properties are copied, not what stands between them. */
+/* Each writes a whole packet (PUBLISH: its head, the payload follows) and returns its bytes, or 0
+ * when buf_max is too small or a string is longer than 65,535 bytes. With version < 5 properties
+ * and (acks) reason codes are left out. An ack with reason 0 and no properties takes the 4-byte
+ * form. For DUP copies the caller sets bit 3 of the first byte. In props, only what is set in `has`
+ * is written, and of that only what the packet may carry: a will's properties may be handed to the
+ * PUBLISH that it becomes. Of the user_properties span the user properties are copied, not what
+ * stands between them. */
 size_t mqtt_encode_connect(uint8_t *buf, size_t buf_max, const struct mqtt_connect *c);
 size_t mqtt_encode_connack(uint8_t *buf, size_t buf_max, uint8_t version, const struct mqtt_connack *c);
 size_t mqtt_encode_publish_head(uint8_t *buf, size_t buf_max, uint8_t version,

@@ -1,9 +1,9 @@
 /*
  * CONNECT, decoded: the one packet that says which protocol it is in.
  *
- * Nothing behind the protocol level is looked at before the level is known to be ours, because an unknown
- * version may have any form there. 3.1 differs from 3.1.1 in the protocol's name, in that bit 0 of the
- * flags is merely unused, and in that a client identifier is never empty.
+ * Nothing behind the protocol level is looked at before the level is known to be ours, because an
+ * unknown version may have any form there. 3.1 differs from 3.1.1 in the protocol's name, in that
+ * bit 0 of the flags is merely unused, and in that a client identifier is never empty.
  */
 #include "mqtt_props.h"
 #include "topic.h"
@@ -24,7 +24,8 @@ static int read_version(struct wire_reader *r, uint8_t *ret_version)
 	if (wire_read_failed(r))
 		return -MQTT_RC_MALFORMED;
 	*ret_version = level;
-	if (name_bytes == 4 && memcmp(name, "MQTT", 4) == 0 && (level == MQTT_V311 || level == MQTT_V5))
+	if (name_bytes == 4 && memcmp(name, "MQTT", 4) == 0 &&
+		(level == MQTT_V311 || level == MQTT_V5))
 		return 0;
 	if (name_bytes == 6 && memcmp(name, "MQIsdp", 6) == 0 && level == MQTT_V31)
 		return 0;
@@ -47,7 +48,8 @@ static int read_flags(struct wire_reader *r, struct mqtt_connect *c)
 		return -MQTT_RC_MALFORMED;
 	if (!c->has_will && (c->will_qos > 0 || c->will_retain)) /* [MQTT-3.1.2-11, -13] */
 		return -MQTT_RC_MALFORMED;
-	if (c->has_password && !c->has_username && c->version < MQTT_V5) /* 3.1.1: [MQTT-3.1.2-22] */
+	if (c->has_password && !c->has_username &&
+		c->version < MQTT_V5) /* 3.1.1: [MQTT-3.1.2-22] */
 		return -MQTT_RC_MALFORMED;
 	return 0;
 }
@@ -64,7 +66,8 @@ static int read_will(struct wire_reader *r, struct mqtt_connect *c)
 	c->will_payload.s = (const char *)wire_read_span(r, &c->will_payload.bytes);
 	if (wire_read_failed(r) || !utf8_mqtt_ok(c->will_topic.s, c->will_topic.bytes))
 		return -MQTT_RC_MALFORMED;
-	return topic_name_ok(c->will_topic.s, c->will_topic.bytes) ? 0 : -MQTT_RC_TOPIC_NAME_INVALID;
+	return topic_name_ok(c->will_topic.s, c->will_topic.bytes) ? 0
+								   : -MQTT_RC_TOPIC_NAME_INVALID;
 }
 
 static int check_clientid(const struct mqtt_connect *c)

@@ -1,10 +1,10 @@
 /*
  * Decoding of all packets but CONNECT, which mqtt_connect.c has.
  *
- * Each decoder walks the packet once with a cursor whose error is sticky: first all fields are taken, then
- * "was it all there?" is asked once, then their values are judged. What is cut short or has bytes left
- * over is a malformed packet; what is whole but says something that the protocol forbids is mostly a
- * protocol error. The header lists which is which.
+ * Each decoder walks the packet once with a cursor whose error is sticky: first all fields are
+ * taken, then "was it all there?" is asked once, then their values are judged. What is cut short or
+ * has bytes left over is a malformed packet; what is whole but says something that the protocol
+ * forbids is mostly a protocol error. The header lists which is which.
  */
 #include "mqtt_props.h"
 #include "topic.h"
@@ -77,8 +77,8 @@ int mqtt_decode_publish_head(const uint8_t *buf, size_t buf_bytes, uint8_t versi
 	if (type != MQTT_PUBLISH)
 		return -MQTT_RC_MALFORMED;
 
-	/* The cursor ends where the packet does or where the buffer does: which of the two a failed read
-	 * ran into tells a packet that contradicts itself from one that is still arriving. */
+	/* The cursor ends where the packet does or where the buffer does: which of the two a failed
+	 * read ran into tells a packet that contradicts itself from one that is still arriving. */
 	size_t packet_bytes = header_bytes + (size_t)remaining;
 	size_t seen_bytes = buf_bytes < packet_bytes ? buf_bytes : packet_bytes;
 	struct wire_reader r = wire_reader_make(buf + header_bytes, seen_bytes - header_bytes);
@@ -149,7 +149,8 @@ int mqtt_decode_ack(const uint8_t *body, uint32_t body_bytes, uint8_t version, u
 
 	ret->packet_id = wire_read_u16(&r);
 	ret->reason = MQTT_RC_SUCCESS;
-	/* The reason code may be left out, and behind it the properties with their length (3.4.2.1). */
+	/* The reason code may be left out, and behind it the properties with their length
+	 * (3.4.2.1). */
 	if (version >= MQTT_V5 && wire_read_left(&r) > 0)
 		ret->reason = wire_read_u8(&r);
 	if (version >= MQTT_V5 && wire_read_left(&r) > 0)

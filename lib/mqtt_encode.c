@@ -1,9 +1,9 @@
 /*
  * Encoding of all packets.
  *
- * A packet's body is written by one function that runs twice: first over a cursor that only counts, for the
- * remaining length that stands before the body, then over the buffer. A value that its field can't hold
- * makes the first run fail, so nothing is written then.
+ * A packet's body is written by one function that runs twice: first over a cursor that only counts,
+ * for the remaining length that stands before the body, then over the buffer. A value that its
+ * field can't hold makes the first run fail, so nothing is written then.
  */
 #include "mqtt_props.h"
 
@@ -74,7 +74,8 @@ static void body_connect(struct wire_writer *w, const void *packet, uint8_t vers
 size_t mqtt_encode_connect(uint8_t *buf, size_t buf_max, const struct mqtt_connect *c)
 {
 	assert(c->will_qos <= 2);
-	return packet_encode(buf, buf_max, first_byte(MQTT_CONNECT), body_connect, c, c->version, 0);
+	return packet_encode(
+		buf, buf_max, first_byte(MQTT_CONNECT), body_connect, c, c->version, 0);
 }
 
 static void body_connack(struct wire_writer *w, const void *packet, uint8_t version, uint8_t type)
@@ -88,7 +89,8 @@ static void body_connack(struct wire_writer *w, const void *packet, uint8_t vers
 		mqtt_props_write(w, &c->props, MQTT_IN(type));
 }
 
-size_t mqtt_encode_connack(uint8_t *buf, size_t buf_max, uint8_t version, const struct mqtt_connack *c)
+size_t mqtt_encode_connack(
+	uint8_t *buf, size_t buf_max, uint8_t version, const struct mqtt_connack *c)
 {
 	return packet_encode(buf, buf_max, first_byte(MQTT_CONNACK), body_connack, c, version, 0);
 }
@@ -153,7 +155,8 @@ static void body_subscribe(struct wire_writer *w, const void *packet, uint8_t ve
 	for (size_t i = 0; i < s->subs_count; i++) {
 		write_str(w, &s->subs[i].filter);
 		if (type == MQTT_SUBSCRIBE) /* v3 has only the QoS there [MQTT-3.8.3-4] */
-			wire_write_u8(w, version >= MQTT_V5 ? s->subs[i].options : s->subs[i].options & 3);
+			wire_write_u8(w,
+				version >= MQTT_V5 ? s->subs[i].options : s->subs[i].options & 3);
 	}
 }
 
@@ -195,7 +198,8 @@ size_t mqtt_encode_suback(uint8_t *buf, size_t buf_max, uint8_t version, uint8_t
 	return packet_encode(buf, buf_max, first_byte(type), body_suback, s, version, 0);
 }
 
-static void body_disconnect(struct wire_writer *w, const void *packet, uint8_t version, uint8_t type)
+static void body_disconnect(
+	struct wire_writer *w, const void *packet, uint8_t version, uint8_t type)
 {
 	const struct mqtt_disconnect *d = packet;
 

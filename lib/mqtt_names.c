@@ -1,5 +1,6 @@
 /*
- * Packet types and reason codes: their names, and which packet may carry which code (MQTT 5.0, table 2-6).
+ * Packet types and reason codes: their names, and which packet may carry which code (MQTT 5.0,
+ * table 2-6).
  */
 #include "mqtt.h"
 
@@ -41,7 +42,8 @@ static const struct rc rcs[] = {
 	[0x80] = {"Unspecified error", CONNACK | PUBACK | SUBACK | UNSUBACK | DISCONNECT},
 	[0x81] = {"Malformed Packet", CONNACK | DISCONNECT},
 	[0x82] = {"Protocol Error", CONNACK | DISCONNECT},
-	[0x83] = {"Implementation specific error", CONNACK | PUBACK | SUBACK | UNSUBACK | DISCONNECT},
+	[0x83] = {"Implementation specific error",
+		CONNACK | PUBACK | SUBACK | UNSUBACK | DISCONNECT},
 	[0x84] = {"Unsupported Protocol Version", CONNACK},
 	[0x85] = {"Client Identifier not valid", CONNACK},
 	[0x86] = {"Bad User Name or Password", CONNACK},

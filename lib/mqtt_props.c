@@ -1,10 +1,11 @@
 /*
- * Properties: one table says of each its identifier, its type on the wire, the packets that may carry it, the
- * field it lands in and the values it may have (MQTT 5.0, table 2-4 and the clauses it points to). Reading,
- * writing and skipping all go by that table; what is special to one property is in one function each.
+ * Properties: one table says of each its identifier, its type on the wire, the packets that may
+ * carry it, the field it lands in and the values it may have (MQTT 5.0, table 2-4 and the clauses
+ * it points to). Reading, writing and skipping all go by that table; what is special to one
+ * property is in one function each.
  *
- * User properties are not taken apart: their span in the packet is borrowed. So a packet with a thousand
- * of them costs no memory, and passing them on is a copy.
+ * User properties are not taken apart: their span in the packet is borrowed. So a packet with a
+ * thousand of them costs no memory, and passing them on is a copy.
  */
 #include "mqtt_props.h"
 #include "topic.h"
@@ -58,11 +59,12 @@ static const struct prop props[] = {
 		FIELD(correlation_data)},
 	[MQTT_P_SUBSCRIPTION_ID] = {0x0b, KIND_VARINT, RULE_NOT_ZERO, IN_PUBLISH | IN_SUBSCRIBE,
 		FIELD(subids)},
-	[MQTT_P_SESSION_EXPIRY] = {0x11, KIND_U32, RULE_NONE, IN_CONNECT | IN_CONNACK | IN_DISCONNECT,
-		FIELD(session_expiry)},
+	[MQTT_P_SESSION_EXPIRY] = {0x11, KIND_U32, RULE_NONE,
+		IN_CONNECT | IN_CONNACK | IN_DISCONNECT, FIELD(session_expiry)},
 	[MQTT_P_ASSIGNED_CLIENTID] = {0x12, KIND_UTF8, RULE_NONE, IN_CONNACK,
 		FIELD(assigned_clientid)},
-	[MQTT_P_SERVER_KEEP_ALIVE] = {0x13, KIND_U16, RULE_NONE, IN_CONNACK, FIELD(server_keep_alive)},
+	[MQTT_P_SERVER_KEEP_ALIVE] = {0x13, KIND_U16, RULE_NONE, IN_CONNACK,
+		FIELD(server_keep_alive)},
 	[MQTT_P_AUTH_METHOD] = {0x15, KIND_UTF8, RULE_NONE, IN_CONNECT | IN_CONNACK | IN_AUTH,
 		FIELD(auth_method)},
 	[MQTT_P_AUTH_DATA] = {0x16, KIND_BINARY, RULE_NONE, IN_CONNECT | IN_CONNACK | IN_AUTH,
@@ -82,14 +84,16 @@ static const struct prop props[] = {
 		FIELD(topic_alias_max)},
 	[MQTT_P_TOPIC_ALIAS] = {0x23, KIND_U16, RULE_ALIAS, IN_PUBLISH, FIELD(topic_alias)},
 	[MQTT_P_MAXIMUM_QOS] = {0x24, KIND_BIT, RULE_NONE, IN_CONNACK, FIELD(maximum_qos)},
-	[MQTT_P_RETAIN_AVAILABLE] = {0x25, KIND_BIT, RULE_NONE, IN_CONNACK, FIELD(retain_available)},
+	[MQTT_P_RETAIN_AVAILABLE] = {0x25, KIND_BIT, RULE_NONE, IN_CONNACK,
+		FIELD(retain_available)},
 	[MQTT_P_USER_PROPERTY] = {0x26, KIND_PAIR, RULE_NONE, IN_ALL, FIELD(user_properties)},
 	[MQTT_P_MAXIMUM_PACKET_SIZE] = {0x27, KIND_U32, RULE_NOT_ZERO, IN_CONNECT | IN_CONNACK,
 		FIELD(maximum_packet_size)},
 	[MQTT_P_WILDCARD_AVAILABLE] = {0x28, KIND_BIT, RULE_NONE, IN_CONNACK,
 		FIELD(wildcard_available)},
 	[MQTT_P_SUBID_AVAILABLE] = {0x29, KIND_BIT, RULE_NONE, IN_CONNACK, FIELD(subid_available)},
-	[MQTT_P_SHARED_AVAILABLE] = {0x2a, KIND_BIT, RULE_NONE, IN_CONNACK, FIELD(shared_available)},
+	[MQTT_P_SHARED_AVAILABLE] = {0x2a, KIND_BIT, RULE_NONE, IN_CONNACK,
+		FIELD(shared_available)},
 };
 
 enum { PROPS_COUNT = sizeof(props) / sizeof(props[0]), PROP_ID_MAX = 0x2a };
@@ -112,8 +116,9 @@ static const uint8_t bit_by_id[PROP_ID_MAX + 1] = {
 	[0x2a] = 1 + MQTT_P_SHARED_AVAILABLE,
 };
 
-/* The property that begins at the cursor, its identifier read; NULL when unknown or at the end. All
- * identifiers of 5.0 are one byte, so a longer variable integer is unknown or longer than needed. */
+/* The property that begins at the cursor, its identifier read; NULL when unknown or at the end.
+ * All identifiers of 5.0 are one byte, so a longer variable integer is unknown or longer than
+ * needed. */
 static const struct prop *prop_next(struct wire_reader *r)
 {
 	uint8_t id = wire_read_u8(r);
@@ -125,8 +130,17 @@ static const struct prop *prop_next(struct wire_reader *r)
 
 void mqtt_props_clear(struct mqtt_props *p)
 {
-	/* A quarter of the struct is the array behind its count. */
-	memset(p, 0, offsetof(struct mqtt_props, subids));
+	static const struct mqtt_str none;
+
+	/* Every PUBLISH comes through here, 20 ns each. One memset over it all becomes "rep stos",
+	 * which alone takes 12 ns more; in pieces it is a dozen plain stores. The array behind its
+	 * count, a quarter of the struct, stays as it is. */
+	memset(p, 0, offsetof(struct mqtt_props, content_type));
+	p->content_type = p->response_topic = p->correlation_data = none;
+	p->assigned_clientid = p->auth_method = p->auth_data = none;
+	p->response_info = p->server_reference = p->reason_string = none;
+	p->user_properties = none;
+	p->subids_count = 0;
 }
 
 static int check_number(const struct prop *d, uint32_t value)
@@ -177,7 +191,8 @@ static int read_string(struct wire_reader *r, const struct prop *d, struct mqtt_
 		return -MQTT_RC_MALFORMED;
 	if (d->kind == KIND_UTF8 && !utf8_mqtt_ok(field->s, field->bytes))
 		return -MQTT_RC_MALFORMED;
-	if (d->rule == RULE_TOPIC && (field->bytes == 0 || topic_has_wildcard(field->s, field->bytes)))
+	if (d->rule == RULE_TOPIC &&
+		(field->bytes == 0 || topic_has_wildcard(field->s, field->bytes)))
 		return -MQTT_RC_PROTOCOL_ERROR;
 	return 0;
 }
@@ -215,7 +230,8 @@ static int prop_read(struct wire_reader *r, const struct prop *d, struct mqtt_pr
 	__builtin_unreachable();
 }
 
-int mqtt_props_parse(const uint8_t *span, uint32_t span_bytes, uint32_t where, struct mqtt_props *ret)
+int mqtt_props_parse(
+	const uint8_t *span, uint32_t span_bytes, uint32_t where, struct mqtt_props *ret)
 {
 	struct wire_reader r = wire_reader_make(span, span_bytes);
 	uint32_t repeatable = 1u << MQTT_P_USER_PROPERTY;
@@ -282,8 +298,8 @@ static void prop_skip(struct wire_reader *r, const struct prop *d)
 	}
 }
 
-bool mqtt_user_property_next(const struct mqtt_str *span, uint32_t *cursor, struct mqtt_str *ret_key,
-	struct mqtt_str *ret_value)
+bool mqtt_user_property_next(const struct mqtt_str *span, uint32_t *cursor,
+	struct mqtt_str *ret_key, struct mqtt_str *ret_value)
 {
 	struct wire_reader r = wire_reader_make((const uint8_t *)span->s, span->bytes);
 

@@ -1,9 +1,9 @@
 /*
  * Topic names and filters.
  *
- * A topic is split at every "/"; levels may be empty, so "/a" has two and "a/" has two. Matching walks
- * filter and name once, side by side, and allocates nothing. It accepts any bytes: validity is asked for
- * apart, once, when a name or filter comes in.
+ * A topic is split at every "/"; levels may be empty, so "/a" has two and "a/" has two. Matching
+ * walks filter and name once, side by side, and allocates nothing. It accepts any bytes: validity
+ * is asked for apart, once, when a name or filter comes in.
  */
 #include "topic.h"
 #include "utf8.h"
@@ -41,13 +41,14 @@ bool topic_has_wildcard(const char *topic, size_t topic_bytes)
 
 bool topic_name_ok(const char *topic, size_t topic_bytes)
 {
-	return topic_bytes > 0 && topic_bytes <= TOPIC_BYTES_MAX && utf8_mqtt_ok(topic, topic_bytes) &&
-	       !topic_has_wildcard(topic, topic_bytes);
+	return topic_bytes > 0 && topic_bytes <= TOPIC_BYTES_MAX &&
+	       utf8_mqtt_ok(topic, topic_bytes) && !topic_has_wildcard(topic, topic_bytes);
 }
 
 bool topic_filter_ok(const char *filter, size_t filter_bytes)
 {
-	if (filter_bytes == 0 || filter_bytes > TOPIC_BYTES_MAX || !utf8_mqtt_ok(filter, filter_bytes))
+	if (filter_bytes == 0 || filter_bytes > TOPIC_BYTES_MAX ||
+		!utf8_mqtt_ok(filter, filter_bytes))
 		return false;
 	for (size_t i = 0; i < filter_bytes; i++) {
 		if (filter[i] != '+' && filter[i] != '#')

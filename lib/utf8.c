@@ -1,9 +1,9 @@
 /*
  * UTF-8 validity, as MQTT asks for it on every string of every packet.
  *
- * Nearly all of them are ASCII, so that eight bytes at a time are looked at, and only a character that is
- * not ASCII is decoded. Control characters and the non-characters, which a receiver may refuse
- * [MQTT 5.0, 1.5.4], are accepted: a topic that a client uses elsewhere works here too.
+ * Nearly all of them are ASCII, so that eight bytes at a time are looked at, and only a character
+ * that is not ASCII is decoded. Control characters and the non-characters, which a receiver may
+ * refuse [MQTT 5.0, 1.5.4], are accepted: a topic that a client uses elsewhere works here too.
  */
 #include "utf8.h"
 
@@ -12,8 +12,8 @@
 #define ONES 0x0101010101010101ull
 #define HIGHS 0x8080808080808080ull
 
-/* All eight bytes are in 0x01–0x7f. Subtracting one sets the high bit of a zero byte; the borrow that it
- * then takes from its neighbour can't turn the answer back. */
+/* All eight bytes are in 0x01–0x7f. Subtracting one sets the high bit of a zero byte; the borrow
+ * that it then takes from its neighbour can't turn the answer back. */
 static inline bool ascii_word(const char *s)
 {
 	uint64_t word;
@@ -46,7 +46,8 @@ unsigned utf8_next(const char *s, size_t s_bytes, uint32_t *ret_code)
 	if (b[0] < 0xf0) {
 		if (s_bytes < 3 || !is_tail(b[1]) || !is_tail(b[2]))
 			return 0;
-		uint32_t code = (uint32_t)(b[0] & 0x0f) << 12 | (uint32_t)(b[1] & 0x3f) << 6 | (b[2] & 0x3f);
+		uint32_t code = (uint32_t)(b[0] & 0x0f) << 12 | (uint32_t)(b[1] & 0x3f) << 6 |
+				(b[2] & 0x3f);
 
 		if (code < 0x800 || (code >= 0xd800 && code <= 0xdfff))
 			return 0;
@@ -76,8 +77,8 @@ bool utf8_mqtt_ok(const char *s, size_t s_bytes)
 			i += 8;
 			continue;
 		}
-		/* The last few bytes of a longer string are one word that overlaps bytes already seen:
-		 * those were whole characters, and only ASCII ones can pass again. */
+		/* The last few bytes of a longer string are one word that overlaps bytes already
+		 * seen: those were whole characters, and only ASCII ones can pass again. */
 		if (s_bytes >= 8 && s_bytes - i < 8 && ascii_word(s + s_bytes - 8))
 			return true;
 		bytes = utf8_next(s + i, s_bytes - i, &code);

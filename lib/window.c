@@ -5,7 +5,8 @@
  * each, so those live in the struct and cost no allocation: an idle session stays small, and one
  * with a publish at a time never calls malloc. A client that keeps thousands unacknowledged gets a
  * bitmap in 16 pages, each there only while it holds something. The set goes back to its small form
- * when it is empty, not before, so that a window about as large as the limit does not move to and fro.
+ * when it is empty, not before, so that a window about as large as the limit does not move to and
+ * fro.
  *
  * 0 is no identifier [MQTT-2.2.1-3]: it is never in a set, and to add it is a programmer's error.
  */

@@ -11,8 +11,8 @@ enum { IDSET_FEW = 28 }; /* makes the empty set 64 bytes */
 
 struct idset_pages;
 
-/* A set of packet identifiers 1–65535, memory in proportion to what it holds: up to IDSET_FEW of them
- * live in the struct itself, more in pages of 4096 bits. */
+/* A set of packet identifiers 1–65535, memory in proportion to what it holds: up to IDSET_FEW of
+ * them live in the struct itself, more in pages of 4096 bits. */
 struct idset {
 	union {
 		uint16_t few[IDSET_FEW];   /* the first `count`, in no order, when !paged */

@@ -1,12 +1,13 @@
 /*
  * Cursors over a packet: one that reads, one that writes, both with a sticky error.
  *
- * A parser reads field after field and asks once, at the end or before a value decides something, whether
- * all of them were there: after the first read past the end every further read gives zeros and the cursor
- * stays at the end, so that loops over it end too. Integers are big endian, as MQTT has them.
+ * A parser reads field after field and asks once, at the end or before a value decides something,
+ * whether all of them were there: after the first read past the end every further read gives zeros
+ * and the cursor stays at the end, so that loops over it end too. Integers are big endian, as MQTT
+ * has them.
  *
- * The writer has a second use: without a buffer it only counts, so that one function both sizes a packet
- * and writes it, and the two can't disagree.
+ * The writer has a second use: without a buffer it only counts, so that one function both sizes a
+ * packet and writes it, and the two can't disagree.
  *
  * Neither owns memory, neither knows what the fields mean.
  */
@@ -22,8 +23,8 @@ enum { WIRE_VARINT_MAX = 268435455 }; /* four groups of seven bits [MQTT 5.0, 1.
 
 struct wire_reader {
 	const uint8_t *at, *end; /* at ≤ end */
-	/* 0 while all is well. How many bytes the first failed read lacked: a stream parser waits for
-	 * them. WIRE_BAD when no number of further bytes can help. */
+	/* 0 while all is well. How many bytes the first failed read lacked: a stream parser waits
+	 * for them. WIRE_BAD when no number of further bytes can help. */
 	size_t missing_bytes;
 };
 
@@ -87,8 +88,8 @@ static inline uint32_t wire_read_u32(struct wire_reader *r)
 	return b ? (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3] : 0;
 }
 
-/* A variable byte integer of at most four bytes. A fifth byte is WIRE_BAD, and so is an encoding longer
- * than needed. [MQTT-1.5.5-1] */
+/* A variable byte integer of at most four bytes. A fifth byte is WIRE_BAD, and so is an encoding
+ * longer than needed. [MQTT-1.5.5-1] */
 static inline uint32_t wire_read_varint(struct wire_reader *r)
 {
 	uint32_t value = 0;
@@ -109,8 +110,8 @@ static inline uint32_t wire_read_varint(struct wire_reader *r)
 	return 0;
 }
 
-/* A string or binary value behind its two-byte length, borrowed. NULL and 0 bytes when it is cut short;
- * an empty one that is there is not NULL. */
+/* A string or binary value behind its two-byte length, borrowed. NULL and 0 bytes when it is cut
+ * short; an empty one that is there is not NULL. */
 static inline const uint8_t *wire_read_span(struct wire_reader *r, uint32_t *ret_bytes)
 {
 	uint32_t bytes = wire_read_u16(r);
@@ -159,8 +160,8 @@ static inline void wire_write_u16(struct wire_writer *w, uint16_t value)
 
 static inline void wire_write_u32(struct wire_writer *w, uint32_t value)
 {
-	wire_write_bytes(w, (uint8_t[]){value >> 24, value >> 16 & 0xff, value >> 8 & 0xff, value & 0xff},
-		4);
+	wire_write_bytes(w,
+		(uint8_t[]){value >> 24, value >> 16 & 0xff, value >> 8 & 0xff, value & 0xff}, 4);
 }
 
 /* A value over WIRE_VARINT_MAX fails. */

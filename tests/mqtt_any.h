@@ -1,6 +1,7 @@
 /*
- * Any MQTT packet as one value: decode it, encode it again, compare two. For the codec's unit tests and its
- * fuzz entry, which both say: what decodes, encodes; and what was encoded decodes to the same.
+ * Any MQTT packet as one value: decode it, encode it again, compare two. For the codec's unit tests
+ * and its fuzz entry, which both say: what decodes, encodes; and what was encoded decodes to the
+ * same.
  */
 #ifndef SLUICE_MQTT_ANY_H
 #define SLUICE_MQTT_ANY_H
@@ -48,7 +49,8 @@ static inline int any_decode_body(const uint8_t *body, uint32_t bytes, struct an
 		return mqtt_decode_suback(body, bytes, ret->version, ret->type, &ret->suback);
 	case MQTT_DISCONNECT:
 	case MQTT_AUTH:
-		return mqtt_decode_disconnect(body, bytes, ret->version, ret->type, &ret->disconnect);
+		return mqtt_decode_disconnect(
+			body, bytes, ret->version, ret->type, &ret->disconnect);
 	case MQTT_PINGREQ:
 	case MQTT_PINGRESP:
 		return bytes == 0 ? 0 : -MQTT_RC_MALFORMED;
@@ -58,7 +60,8 @@ static inline int any_decode_body(const uint8_t *body, uint32_t bytes, struct an
 	abort();
 }
 
-/* 0 and the bytes of the packet (of a PUBLISH: up to its payload), MQTT_MORE, or a negated reason code. */
+/* 0 and the bytes of the packet (of a PUBLISH: up to its payload), MQTT_MORE, or a negated reason
+ * code. */
 static inline int any_decode(const uint8_t *buf, size_t bytes, uint8_t version, struct any *ret,
 	uint32_t *ret_used)
 {
@@ -87,10 +90,10 @@ static inline size_t any_encode_subscribe(uint8_t *buf, size_t max, const struct
 	while (mqtt_subscribe_next(s, &cursor, &subs[count]))
 		if (++count == s->count)
 			break;
-	bytes = s->is_unsubscribe ? mqtt_encode_unsubscribe(buf, max, a->version, s->packet_id, &s->props,
-					    subs, count)
-				  : mqtt_encode_subscribe(buf, max, a->version, s->packet_id, &s->props,
-					    subs, count);
+	bytes = s->is_unsubscribe ? mqtt_encode_unsubscribe(buf, max, a->version, s->packet_id,
+					    &s->props, subs, count)
+				  : mqtt_encode_subscribe(buf, max, a->version, s->packet_id,
+					    &s->props, subs, count);
 	free(subs);
 	return bytes;
 }
@@ -157,7 +160,8 @@ static inline bool props_equal(const struct mqtt_props *a, const struct mqtt_pro
 	       str_equal(&a->response_topic, &b->response_topic) &&
 	       str_equal(&a->correlation_data, &b->correlation_data) &&
 	       str_equal(&a->assigned_clientid, &b->assigned_clientid) &&
-	       str_equal(&a->auth_method, &b->auth_method) && str_equal(&a->auth_data, &b->auth_data) &&
+	       str_equal(&a->auth_method, &b->auth_method) &&
+	       str_equal(&a->auth_data, &b->auth_data) &&
 	       str_equal(&a->response_info, &b->response_info) &&
 	       str_equal(&a->server_reference, &b->server_reference) &&
 	       str_equal(&a->reason_string, &b->reason_string) &&
@@ -172,10 +176,11 @@ static inline bool connect_equal(const struct mqtt_connect *a, const struct mqtt
 	       a->keep_alive_s == b->keep_alive_s && props_equal(&a->props, &b->props) &&
 	       str_equal(&a->clientid, &b->clientid) && a->has_will == b->has_will &&
 	       a->will_retain == b->will_retain && a->will_qos == b->will_qos &&
-	       props_equal(&a->will_props, &b->will_props) && str_equal(&a->will_topic, &b->will_topic) &&
-	       str_equal(&a->will_payload, &b->will_payload) && a->has_username == b->has_username &&
-	       a->has_password == b->has_password && str_equal(&a->username, &b->username) &&
-	       str_equal(&a->password, &b->password);
+	       props_equal(&a->will_props, &b->will_props) &&
+	       str_equal(&a->will_topic, &b->will_topic) &&
+	       str_equal(&a->will_payload, &b->will_payload) &&
+	       a->has_username == b->has_username && a->has_password == b->has_password &&
+	       str_equal(&a->username, &b->username) && str_equal(&a->password, &b->password);
 }
 
 static inline bool publish_equal(const struct mqtt_publish *a, const struct mqtt_publish *b)
@@ -187,8 +192,9 @@ static inline bool publish_equal(const struct mqtt_publish *a, const struct mqtt
 
 static inline bool subscribe_equal(const struct mqtt_subscribe *a, const struct mqtt_subscribe *b)
 {
-	return a->packet_id == b->packet_id && props_equal(&a->props, &b->props) && a->count == b->count &&
-	       a->is_unsubscribe == b->is_unsubscribe && a->entries_bytes == b->entries_bytes &&
+	return a->packet_id == b->packet_id && props_equal(&a->props, &b->props) &&
+	       a->count == b->count && a->is_unsubscribe == b->is_unsubscribe &&
+	       a->entries_bytes == b->entries_bytes &&
 	       memcmp(a->entries, b->entries, a->entries_bytes) == 0;
 }
 

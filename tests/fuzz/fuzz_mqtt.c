@@ -1,9 +1,9 @@
 /*
  * The MQTT codec: any bytes, as a stream of packets of one version.
  *
- * The first byte chooses the version. What decodes must encode, and decode again to the same. Of a PUBLISH every
- * shorter prefix must say "more", with a count that is more than it has and not more than the head needs:
- * whether a head is read in one piece or byte by byte may change nothing.
+ * The first byte chooses the version. What decodes must encode, and decode again to the same. Of a
+ * PUBLISH every shorter prefix must say "more", with a count that is more than it has and not more
+ * than the head needs: whether a head is read in one piece or byte by byte may change nothing.
  */
 #include "../mqtt_any.h"
 
@@ -26,7 +26,8 @@ static void check_round_trip(const struct any *a)
 	uint32_t used;
 	size_t bytes = any_encode(buf, sizeof(buf), a);
 
-	/* An encoded packet is never longer than what was decoded, but that may be over the buffer. */
+	/* An encoded packet is never longer than what was decoded, but that may be over the
+	 * buffer. */
 	if (bytes == 0)
 		return;
 	MUST(any_decode(buf, bytes, a->version, &decoded, &used) == 0);
@@ -94,7 +95,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		check_round_trip(&a);
 		if (a.type == MQTT_PUBLISH) {
 			check_prefixes(data, used, version);
-			used += bytes - used < a.publish.payload_bytes ? bytes - used : a.publish.payload_bytes;
+			used += bytes - used < a.publish.payload_bytes ? bytes - used
+								       : a.publish.payload_bytes;
 		}
 		version = a.version; /* CONNECT brings its own */
 		data += used;

@@ -1,9 +1,10 @@
 /*
- * lib/mqtt_*.c: every packet in every version with every property, there and back; every way to cut one
- * short. What a receiver must refuse is in test_mqtt_rules.c.
+ * lib/mqtt_*.c: every packet in every version with every property, there and back; every way to cut
+ * one short. What a receiver must refuse is in test_mqtt_rules.c.
  *
- * Packets are made at random from a fixed seed, as structs. Each is encoded and decoded, and the two must be
- * equal; its bytes lie in an allocation of exactly their size, so that the sanitizer sees a read past them.
+ * Packets are made at random from a fixed seed, as structs. Each is encoded and decoded, and the
+ * two must be equal; its bytes lie in an allocation of exactly their size, so that the sanitizer
+ * sees a read past them.
  */
 #include <criterion/criterion.h>
 
@@ -121,15 +122,20 @@ static uint32_t props_of(uint8_t type)
 	static const uint32_t table[16] = {
 		[0] = message | B(WILL_DELAY),
 		[MQTT_CONNECT] = B(SESSION_EXPIRY) | B(AUTH_METHOD) | B(AUTH_DATA) |
-				 B(REQUEST_PROBLEM_INFO) | B(REQUEST_RESPONSE_INFO) | B(RECEIVE_MAX) |
-				 B(TOPIC_ALIAS_MAX) | B(USER_PROPERTY) | B(MAXIMUM_PACKET_SIZE),
-		[MQTT_CONNACK] = reply | B(SESSION_EXPIRY) | B(ASSIGNED_CLIENTID) | B(SERVER_KEEP_ALIVE) |
-				 B(AUTH_METHOD) | B(AUTH_DATA) | B(RESPONSE_INFO) | B(SERVER_REFERENCE) |
-				 B(RECEIVE_MAX) | B(TOPIC_ALIAS_MAX) | B(MAXIMUM_QOS) |
-				 B(RETAIN_AVAILABLE) | B(MAXIMUM_PACKET_SIZE) | B(WILDCARD_AVAILABLE) |
+				 B(REQUEST_PROBLEM_INFO) | B(REQUEST_RESPONSE_INFO) |
+				 B(RECEIVE_MAX) | B(TOPIC_ALIAS_MAX) | B(USER_PROPERTY) |
+				 B(MAXIMUM_PACKET_SIZE),
+		[MQTT_CONNACK] = reply | B(SESSION_EXPIRY) | B(ASSIGNED_CLIENTID) |
+				 B(SERVER_KEEP_ALIVE) | B(AUTH_METHOD) | B(AUTH_DATA) |
+				 B(RESPONSE_INFO) | B(SERVER_REFERENCE) | B(RECEIVE_MAX) |
+				 B(TOPIC_ALIAS_MAX) | B(MAXIMUM_QOS) | B(RETAIN_AVAILABLE) |
+				 B(MAXIMUM_PACKET_SIZE) | B(WILDCARD_AVAILABLE) |
 				 B(SUBID_AVAILABLE) | B(SHARED_AVAILABLE),
 		[MQTT_PUBLISH] = message | B(SUBSCRIPTION_ID) | B(TOPIC_ALIAS),
-		[MQTT_PUBACK] = reply, [MQTT_PUBREC] = reply, [MQTT_PUBREL] = reply, [MQTT_PUBCOMP] = reply,
+		[MQTT_PUBACK] = reply,
+		[MQTT_PUBREC] = reply,
+		[MQTT_PUBREL] = reply,
+		[MQTT_PUBCOMP] = reply,
 		[MQTT_SUBSCRIBE] = B(SUBSCRIPTION_ID) | B(USER_PROPERTY),
 		[MQTT_SUBACK] = reply,
 		[MQTT_UNSUBSCRIBE] = B(USER_PROPERTY),
@@ -202,9 +208,11 @@ static void random_publish(struct mqtt_publish *p, uint8_t version, unsigned den
 }
 
 /* The entries are kept as they are on the wire, as the decoder hands them out. */
-static void random_subscribe(struct mqtt_subscribe *s, uint8_t version, uint8_t type, unsigned density)
+static void random_subscribe(
+	struct mqtt_subscribe *s, uint8_t version, uint8_t type, unsigned density)
 {
-	static const char *const filters[] = {"a/+/#", "#", "+", "$share/g/x", "/", "a//b", "$file/+/fin"};
+	static const char *const filters[] = {
+		"a/+/#", "#", "+", "$share/g/x", "/", "a//b", "$file/+/fin"};
 	static uint8_t entries[1024];
 
 	s->packet_id = (uint16_t)(1 + rnd(65535));
@@ -214,7 +222,8 @@ static void random_subscribe(struct mqtt_subscribe *s, uint8_t version, uint8_t 
 	s->count = 1 + rnd(20);
 	for (uint32_t i = 0; i < s->count; i++) {
 		const char *filter = filters[rnd(7)];
-		uint8_t options = (uint8_t)(rnd(3) | (version == MQTT_V5 ? rnd(2) << 3 | rnd(3) << 4 : 0));
+		uint8_t options =
+			(uint8_t)(rnd(3) | (version == MQTT_V5 ? rnd(2) << 3 | rnd(3) << 4 : 0));
 
 		entries[s->entries_bytes++] = 0;
 		entries[s->entries_bytes++] = (uint8_t)strlen(filter);
@@ -235,7 +244,8 @@ static void random_suback(struct mqtt_suback *s, uint8_t version, uint8_t type, 
 	s->codes = codes;
 	s->codes_count = version < MQTT_V5 && type == MQTT_UNSUBACK ? 0 : 1 + rnd(sizeof(codes));
 	for (uint32_t i = 0; i < s->codes_count; i++)
-		codes[i] = version == MQTT_V5 ? random_reason(type) : (uint8_t[]){0, 1, 2, 0x80}[rnd(4)];
+		codes[i] = version == MQTT_V5 ? random_reason(type)
+					      : (uint8_t[]){0, 1, 2, 0x80}[rnd(4)];
 	if (version == MQTT_V5)
 		random_props(&s->props, type, density);
 }
@@ -347,7 +357,8 @@ static void each_packet(int rounds, visit_fn visit)
 	}
 }
 
-/* --- there and back ----------------------------------------------------------------------------- */
+/* --- there and back
+ * ----------------------------------------------------------------------------- */
 
 static void visit_round_trip(const struct any *a, const uint8_t *packet, size_t bytes)
 {
@@ -365,7 +376,8 @@ Test(mqtt, every_packet_there_and_back)
 {
 	each_packet(ROUNDS, visit_round_trip);
 	for (uint8_t type = 0; type < 16; type++)
-		cr_assert_eq(seen_props[type], props_of(type), "properties of %s", mqtt_type_name(type));
+		cr_assert_eq(
+			seen_props[type], props_of(type), "properties of %s", mqtt_type_name(type));
 }
 
 /* A buffer that is one byte too small gets nothing, and not a byte behind it. */
@@ -389,7 +401,8 @@ Test(mqtt, encoding_needs_just_its_bytes)
 	each_packet(ROUNDS / 3, visit_small_buffer);
 }
 
-/* --- cut short ------------------------------------------------------------------------------------ */
+/* --- cut short
+ * ------------------------------------------------------------------------------------ */
 
 /* A prefix of a stream: more is wanted, whatever the packet. */
 static void visit_prefixes(const struct any *a, const uint8_t *packet, size_t bytes)
@@ -418,11 +431,12 @@ Test(mqtt, every_prefix_wants_more)
 	each_packet(ROUNDS / 3, visit_prefixes);
 }
 
-/* A packet whose remaining length says less than its fields need. Some bodies may end early: then what is
- * left is a packet of its own, and is what an encoder makes of it. */
+/* A packet whose remaining length says less than its fields need. Some bodies may end early: then
+ * what is left is a packet of its own, and is what an encoder makes of it. */
 static void check_short_body(const struct any *a, const uint8_t *body, uint32_t bytes)
 {
-	bool may_end_early = a->type != MQTT_CONNECT && a->type != MQTT_CONNACK && a->type != MQTT_PINGREQ;
+	bool may_end_early =
+		a->type != MQTT_CONNECT && a->type != MQTT_CONNACK && a->type != MQTT_PINGREQ;
 	static uint8_t buf[BUF_BYTES];
 	struct any decoded = {.version = a->version, .type = a->type}, again;
 	uint32_t used;
@@ -432,7 +446,8 @@ static void check_short_body(const struct any *a, const uint8_t *body, uint32_t 
 		cr_assert(rc == -MQTT_RC_MALFORMED || rc == -MQTT_RC_PROTOCOL_ERROR, "%d", rc);
 		return;
 	}
-	cr_assert(may_end_early, "%s v%u ends after %u", mqtt_type_name(a->type), a->version, bytes);
+	cr_assert(
+		may_end_early, "%s v%u ends after %u", mqtt_type_name(a->type), a->version, bytes);
 	size_t encoded = any_encode(buf, sizeof(buf), &decoded);
 
 	cr_assert_eq(any_decode(buf, encoded, a->version, &again, &used), 0);
@@ -450,7 +465,8 @@ static uint32_t put_length(uint8_t *buf, uint32_t value)
 	return i;
 }
 
-/* Every remaining length below the head's own, with further bytes behind the packet: never "more". */
+/* Every remaining length below the head's own, with further bytes behind the packet: never
+ * "more". */
 static void check_short_publish(const struct any *a, const uint8_t *body, uint32_t head_bytes)
 {
 	for (uint32_t cut = 0; cut < head_bytes; cut++) {
@@ -460,9 +476,11 @@ static void check_short_publish(const struct any *a, const uint8_t *body, uint32
 
 		packet[0] = (uint8_t)(MQTT_PUBLISH << 4 | a->publish.qos << 1);
 		memcpy(packet + at, body, head_bytes);
-		cr_assert_eq(mqtt_decode_publish_head(packet, at + cut, a->version, &decoded, &used),
+		cr_assert_eq(
+			mqtt_decode_publish_head(packet, at + cut, a->version, &decoded, &used),
 			-MQTT_RC_MALFORMED, "cut at %u of %u", cut, head_bytes);
-		cr_assert_eq(mqtt_decode_publish_head(packet, at + head_bytes, a->version, &decoded, &used),
+		cr_assert_eq(mqtt_decode_publish_head(
+				     packet, at + head_bytes, a->version, &decoded, &used),
 			-MQTT_RC_MALFORMED);
 		free(packet);
 	}

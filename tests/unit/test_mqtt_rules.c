@@ -1,6 +1,6 @@
 /*
- * lib/mqtt_*.c: what a receiver must refuse, and with which reason code; and packets written out by hand, so
- * that a mistake that encoder and decoder share is seen.
+ * lib/mqtt_*.c: what a receiver must refuse, and with which reason code; and packets written out by
+ * hand, so that a mistake that encoder and decoder share is seen.
  */
 #include <criterion/criterion.h>
 
@@ -63,17 +63,20 @@ static void check_rules(const struct rule *rules, size_t count)
 	}
 }
 
-/* --- the fixed header --------------------------------------------------------------------------- */
+/* --- the fixed header
+ * --------------------------------------------------------------------------- */
 
 Test(rules, first_byte)
 {
 	for (int first = 0; first < 256; first++) {
-		uint8_t packet[2] = {(uint8_t)first, 0}, type = first >> 4, flags = first & 15, t, f;
+		uint8_t packet[2] = {(uint8_t)first, 0}, type = first >> 4, flags = first & 15, t,
+			f;
 		uint8_t qos = flags >> 1 & 3;
-		bool ok = type == MQTT_PUBLISH ? qos != 3 && !(qos == 0 && (flags & 8))
-			  : type == MQTT_PUBREL || type == MQTT_SUBSCRIBE || type == MQTT_UNSUBSCRIBE
-				  ? flags == 2
-				  : type != 0 && flags == 0;
+		bool ok =
+			type == MQTT_PUBLISH ? qos != 3 && !(qos == 0 && (flags & 8))
+			: type == MQTT_PUBREL || type == MQTT_SUBSCRIBE || type == MQTT_UNSUBSCRIBE
+				? flags == 2
+				: type != 0 && flags == 0;
 		uint32_t remaining, header_bytes;
 		int rc = mqtt_decode_fixed(packet, 2, &t, &f, &remaining, &header_bytes);
 
@@ -112,15 +115,17 @@ Test(rules, remaining_length)
 		uint8_t type, flags;
 		uint32_t remaining = 0, header_bytes = 0;
 
-		cr_assert_eq(mqtt_decode_fixed((const uint8_t *)cases[i].bytes.s, cases[i].bytes.bytes, &type,
-				     &flags, &remaining, &header_bytes),
+		cr_assert_eq(
+			mqtt_decode_fixed((const uint8_t *)cases[i].bytes.s, cases[i].bytes.bytes,
+				&type, &flags, &remaining, &header_bytes),
 			cases[i].rc, "case %zu", i);
 		cr_assert_eq(remaining, cases[i].remaining);
 		cr_assert_eq(header_bytes, cases[i].header_bytes);
 	}
 }
 
-/* --- CONNECT -------------------------------------------------------------------------------------- */
+/* --- CONNECT
+ * -------------------------------------------------------------------------------------- */
 
 #define C31 "\0\6MQIsdp\3"
 #define C311 "\0\4MQTT\4"
@@ -168,7 +173,8 @@ Test(rules, connect)
 		{"bytes left", 0, 0x10, BLOB(C311 "\2\0\0\0\1cx"), MALFORMED},
 		{"properties over the end", 0, 0x10, BLOB(C5 "\2\0\0\5\0\1c"), MALFORMED},
 		{"property length too long", 0, 0x10, BLOB(C5 "\2\0\0\x80\0\0\1c"), MALFORMED},
-		{"property length of 5 bytes", 0, 0x10, BLOB(C5 "\2\0\0\x80\x80\x80\x80\1"), MALFORMED},
+		{"property length of 5 bytes", 0, 0x10, BLOB(C5 "\2\0\0\x80\x80\x80\x80\1"),
+			MALFORMED},
 	};
 
 	check_rules(rules, COUNT(rules));
@@ -181,20 +187,27 @@ Test(rules, connect_tells_the_version_also_of_what_it_refuses)
 		struct blob body;
 		uint8_t version;
 	} cases[] = {
-		{BLOB("\0\4MQT"), 0}, {BLOB("\0\4MQTT"), 0}, {BLOB("\0\4MQTT\x09"), 9}, {BLOB(C5 "\3"), 5},
-		{BLOB(C311 "\0\0\0\0\0"), 4}, {BLOB(C31 "\2\0\0\0\0"), 3},
+		{BLOB("\0\4MQT"), 0},
+		{BLOB("\0\4MQTT"), 0},
+		{BLOB("\0\4MQTT\x09"), 9},
+		{BLOB(C5 "\3"), 5},
+		{BLOB(C311 "\0\0\0\0\0"), 4},
+		{BLOB(C31 "\2\0\0\0\0"), 3},
 	};
 
 	for (size_t i = 0; i < COUNT(cases); i++) {
 		struct mqtt_connect c;
 
 		memset(&c, 0xa5, sizeof(c));
-		cr_assert_lt(mqtt_decode_connect((const uint8_t *)cases[i].body.s, cases[i].body.bytes, &c), 0);
+		cr_assert_lt(mqtt_decode_connect(
+				     (const uint8_t *)cases[i].body.s, cases[i].body.bytes, &c),
+			0);
 		cr_assert_eq(c.version, cases[i].version, "case %zu", i);
 	}
 }
 
-/* --- the others ------------------------------------------------------------------------------------- */
+/* --- the others
+ * ------------------------------------------------------------------------------------- */
 
 Test(rules, publish)
 {
@@ -355,7 +368,8 @@ Test(rules, disconnect_and_auth)
 	check_rules(rules, COUNT(rules));
 }
 
-/* --- properties ------------------------------------------------------------------------------------- */
+/* --- properties
+ * ------------------------------------------------------------------------------------- */
 
 /* A packet of v5 around its properties: what comes before their length and what behind them. */
 struct frame {
@@ -416,8 +430,8 @@ static const struct {
 	{"C", BLOB("\x2a\0"), ""},
 };
 
-/* Decodes the packet of a frame with these properties, `times` over, behind an authentication method where
- * one is needed and the property is not it. */
+/* Decodes the packet of a frame with these properties, `times` over, behind an authentication
+ * method where one is needed and the property is not it. */
 static int decode_props(const struct frame *f, const char *props, uint32_t bytes, int times)
 {
 	bool method = f->name == 'a' || (bytes > 0 && props[0] == 0x16 && strchr("cC", f->name));
@@ -451,8 +465,8 @@ Test(rules, which_property_where_and_how_often)
 			bool repeats = strchr(table[p].repeats, frame->name);
 			const struct blob *b = &table[p].bytes;
 
-			cr_expect_eq(decode_props(frame, b->s, b->bytes, 1), fits ? 0 : MALFORMED, "%02x in %c",
-				b->s[0], frame->name);
+			cr_expect_eq(decode_props(frame, b->s, b->bytes, 1), fits ? 0 : MALFORMED,
+				"%02x in %c", b->s[0], frame->name);
 			cr_expect_eq(decode_props(frame, b->s, b->bytes, 2),
 				!fits	  ? MALFORMED
 				: repeats ? 0
@@ -475,8 +489,8 @@ Test(rules, unknown_properties)
 			known |= (uint8_t)table[p].bytes.s[0] == id;
 		for (size_t f = 0; f < COUNT(frames) && !known; f++)
 			for (uint32_t count = 1; count <= 5; count++)
-				cr_expect_eq(decode_props(&frames[f], bytes, count, 1), MALFORMED, "%02x in %c",
-					id, frames[f].name);
+				cr_expect_eq(decode_props(&frames[f], bytes, count, 1), MALFORMED,
+					"%02x in %c", id, frames[f].name);
 	}
 	/* The known identifier 1, written in two bytes. */
 	cr_assert_eq(decode_props(&frames[3], "\x81\0\1", 3, 1), MALFORMED);
@@ -489,28 +503,43 @@ Test(rules, values_of_properties)
 		struct blob bytes;
 		int rc;
 	} cases[] = {
-		{'P', BLOB("\x01\0"), 0}, {'P', BLOB("\x01\2"), PROTOCOL}, {'w', BLOB("\x01\xff"), PROTOCOL},
-		{'c', BLOB("\x17\2"), PROTOCOL}, {'c', BLOB("\x19\2"), PROTOCOL},
-		{'C', BLOB("\x24\2"), PROTOCOL}, {'C', BLOB("\x25\2"), PROTOCOL},
-		{'C', BLOB("\x28\2"), PROTOCOL}, {'C', BLOB("\x29\2"), PROTOCOL},
+		{'P', BLOB("\x01\0"), 0},
+		{'P', BLOB("\x01\2"), PROTOCOL},
+		{'w', BLOB("\x01\xff"), PROTOCOL},
+		{'c', BLOB("\x17\2"), PROTOCOL},
+		{'c', BLOB("\x19\2"), PROTOCOL},
+		{'C', BLOB("\x24\2"), PROTOCOL},
+		{'C', BLOB("\x25\2"), PROTOCOL},
+		{'C', BLOB("\x28\2"), PROTOCOL},
+		{'C', BLOB("\x29\2"), PROTOCOL},
 		{'C', BLOB("\x2a\2"), PROTOCOL},
-		{'c', BLOB("\x21\0\0"), PROTOCOL}, {'C', BLOB("\x21\0\0"), PROTOCOL},
-		{'c', BLOB("\x27\0\0\0\0"), PROTOCOL}, {'C', BLOB("\x27\0\0\0\0"), PROTOCOL},
-		{'P', BLOB("\x0b\0"), PROTOCOL}, {'s', BLOB("\x0b\0"), PROTOCOL},
-		{'P', BLOB("\x0b\x81\0"), MALFORMED}, {'P', BLOB("\x0b\x80\x80\x80\x80\1"), MALFORMED},
+		{'c', BLOB("\x21\0\0"), PROTOCOL},
+		{'C', BLOB("\x21\0\0"), PROTOCOL},
+		{'c', BLOB("\x27\0\0\0\0"), PROTOCOL},
+		{'C', BLOB("\x27\0\0\0\0"), PROTOCOL},
+		{'P', BLOB("\x0b\0"), PROTOCOL},
+		{'s', BLOB("\x0b\0"), PROTOCOL},
+		{'P', BLOB("\x0b\x81\0"), MALFORMED},
+		{'P', BLOB("\x0b\x80\x80\x80\x80\1"), MALFORMED},
 		{'P', BLOB("\x23\0\0"), -0x94},
-		{'P', BLOB("\x08\0\0"), PROTOCOL}, {'P', BLOB("\x08\0\3a/+"), PROTOCOL},
-		{'w', BLOB("\x08\0\1#"), PROTOCOL}, {'P', BLOB("\x08\0\1\xff"), MALFORMED},
-		{'P', BLOB("\x03\0\1\0"), MALFORMED}, {'d', BLOB("\x1f\0\2\xc3\x28"), MALFORMED},
-		{'u', BLOB("\x26\0\1\xff\0\0"), MALFORMED}, {'u', BLOB("\x26\0\0\0\1\0"), MALFORMED},
+		{'P', BLOB("\x08\0\0"), PROTOCOL},
+		{'P', BLOB("\x08\0\3a/+"), PROTOCOL},
+		{'w', BLOB("\x08\0\1#"), PROTOCOL},
+		{'P', BLOB("\x08\0\1\xff"), MALFORMED},
+		{'P', BLOB("\x03\0\1\0"), MALFORMED},
+		{'d', BLOB("\x1f\0\2\xc3\x28"), MALFORMED},
+		{'u', BLOB("\x26\0\1\xff\0\0"), MALFORMED},
+		{'u', BLOB("\x26\0\0\0\1\0"), MALFORMED},
 		{'u', BLOB("\x26\0\0\0\0"), 0},
-		{'c', BLOB("\x15\0\1\xff"), MALFORMED}, {'C', BLOB("\x12\0\1\xff"), MALFORMED},
+		{'c', BLOB("\x15\0\1\xff"), MALFORMED},
+		{'C', BLOB("\x12\0\1\xff"), MALFORMED},
 	};
 
 	for (size_t i = 0; i < COUNT(cases); i++)
 		for (size_t f = 0; f < COUNT(frames); f++)
 			if (frames[f].name == cases[i].where)
-				cr_expect_eq(decode_props(&frames[f], cases[i].bytes.s, cases[i].bytes.bytes, 1),
+				cr_expect_eq(decode_props(&frames[f], cases[i].bytes.s,
+						     cases[i].bytes.bytes, 1),
 					cases[i].rc, "case %zu", i);
 }
 
@@ -544,12 +573,49 @@ Test(rules, user_properties_between_others)
 	cr_assert(mqtt_user_property_next(&p.props.user_properties, &cursor, &key, &value));
 	cr_assert(key.bytes == 1 && key.s[0] == 'b' && value.bytes == 0);
 	cr_assert_not(mqtt_user_property_next(&p.props.user_properties, &cursor, &key, &value));
-	/* Passed on without the alias, as a broker does, the alias must not come along inside the span. */
+	/* Passed on without the alias, as a broker does, the alias must not come along inside the
+	 * span. */
 	p.props.has &= ~(1u << MQTT_P_TOPIC_ALIAS | 1u << MQTT_P_MESSAGE_EXPIRY);
 	bytes = mqtt_encode_publish_head(copy, sizeof(copy), V5, &p);
 	cr_assert_eq(bytes, 19);
 	cr_assert_arr_eq(copy, "\x30\x11\0\1t\x0d\x26\0\1a\0\1A\x26\0\1b\0\0", 19);
 	free(packet);
+}
+
+/* Every kind of property between two user properties is stepped over; what is no property ends the walk. */
+Test(rules, user_property_spans_of_any_kind)
+{
+	static const struct blob between[] = {BLOB("\x01\1"), BLOB("\x23\0\1"), BLOB("\x02\0\0\0\1"),
+		BLOB("\x0b\xff\x7f"), BLOB("\x03\0\1&"), BLOB("\x09\0\0"), BLOB("\x26\0\0\0\1&")};
+
+	for (size_t i = 0; i < COUNT(between); i++) {
+		char bytes[40] = "\x26\0\0\0\0";
+		uint32_t n = 5 + between[i].bytes, cursor = 0;
+		struct mqtt_str key, value, span = {bytes, n + 6};
+		int count = 0;
+
+		memcpy(bytes + 5, between[i].s, between[i].bytes);
+		memcpy(bytes + n, "\x26\0\1z\0\0", 6);
+		while (mqtt_user_property_next(&span, &cursor, &key, &value))
+			count++;
+		cr_assert_eq(count, i + 1 == COUNT(between) ? 3 : 2);
+		cr_assert(key.bytes == 1 && key.s[0] == 'z' && cursor == span.bytes);
+		bytes[5] = '\x7f';
+		cursor = 0;
+		cr_assert(mqtt_user_property_next(&span, &cursor, &key, &value));
+		cr_assert_not(mqtt_user_property_next(&span, &cursor, &key, &value));
+		span.bytes = 3;
+		cursor = 0;
+		cr_assert_not(mqtt_user_property_next(&span, &cursor, &key, &value), "cut short");
+	}
+}
+
+Test(rules, a_publish_head_is_of_a_publish)
+{
+	struct mqtt_publish p;
+	uint32_t head_bytes;
+
+	cr_assert_eq(mqtt_decode_publish_head((const uint8_t *)"\x40\2\0\1", 4, V5, &p, &head_bytes), MALFORMED);
 }
 
 Test(rules, more_subscription_ids_than_fit)
@@ -573,7 +639,8 @@ Test(rules, more_subscription_ids_than_fit)
 	free(packet);
 }
 
-/* --- by hand ------------------------------------------------------------------------------------------ */
+/* --- by hand
+ * ------------------------------------------------------------------------------------------ */
 
 static struct mqtt_str str(const char *s)
 {
@@ -588,12 +655,22 @@ Test(rules, connect_by_hand)
 				    "\x05\x18\0\0\0\1\0\4will\0\2by"
 				    "\0\4user\0\6secret";
 	struct mqtt_connect c = {
-		.version = MQTT_V5, .clean_start = true, .keep_alive_s = 60, .clientid = str("id"),
+		.version = MQTT_V5,
+		.clean_start = true,
+		.keep_alive_s = 60,
+		.clientid = str("id"),
 		.props = {.has = 1u << MQTT_P_SESSION_EXPIRY | 1u << MQTT_P_RECEIVE_MAX,
-			.session_expiry = 10, .receive_max = 20},
-		.has_will = true, .will_retain = true, .will_qos = 1, .will_topic = str("will"),
-		.will_payload = str("by"), .will_props = {.has = 1u << MQTT_P_WILL_DELAY, .will_delay = 1},
-		.has_username = true, .username = str("user"), .has_password = true,
+			.session_expiry = 10,
+			.receive_max = 20},
+		.has_will = true,
+		.will_retain = true,
+		.will_qos = 1,
+		.will_topic = str("will"),
+		.will_payload = str("by"),
+		.will_props = {.has = 1u << MQTT_P_WILL_DELAY, .will_delay = 1},
+		.has_username = true,
+		.username = str("user"),
+		.has_password = true,
 		.password = str("secret"),
 	};
 	uint8_t buf[128];
@@ -610,7 +687,10 @@ Test(rules, connect_by_hand)
 
 Test(rules, publish_by_hand)
 {
-	struct mqtt_publish p = {.qos = 1, .packet_id = 0x1234, .topic = str("a/b"), .payload_bytes = 300,
+	struct mqtt_publish p = {.qos = 1,
+		.packet_id = 0x1234,
+		.topic = str("a/b"),
+		.payload_bytes = 300,
 		.props = {.has = 1u << MQTT_P_RESPONSE_TOPIC, .response_topic = str("r")}};
 	uint8_t buf[64];
 
@@ -624,7 +704,8 @@ Test(rules, publish_by_hand)
 	cr_assert_eq(mqtt_encode_publish_head(buf, sizeof(buf), MQTT_V311, &p), 10);
 	cr_assert_arr_eq(buf, "\x31\xff\xff\xff\x7f\0\3a/b", 10);
 	p.payload_bytes++;
-	cr_assert_eq(mqtt_encode_publish_head(buf, sizeof(buf), MQTT_V311, &p), 0, "no packet is so long");
+	cr_assert_eq(mqtt_encode_publish_head(buf, sizeof(buf), MQTT_V311, &p), 0,
+		"no packet is so long");
 }
 
 Test(rules, acks_by_hand)
@@ -672,7 +753,8 @@ Test(rules, subscribe_by_hand)
 	cr_assert_arr_eq(buf, "\xa2\x0a\0\x09\0\1a\0\3b/#", 12);
 }
 
-/* What its field can't say is not written. A will's properties may go into the PUBLISH that it becomes. */
+/* What its field can't say is not written. A will's properties may go into the PUBLISH that it
+ * becomes. */
 Test(rules, encoding_leaves_out_what_may_not_be)
 {
 	static char longest[65536];
@@ -700,8 +782,9 @@ Test(rules, absent_is_zero)
 		uint32_t head_bytes;
 
 		memset(&p, 0xa5, sizeof(p));
-		cr_assert_eq(mqtt_decode_publish_head((const uint8_t *)"\x30\4\0\1t\0", 6, (uint8_t)version, &p,
-				     &head_bytes), 0);
+		cr_assert_eq(mqtt_decode_publish_head((const uint8_t *)"\x30\4\0\1t\0", 6,
+				     (uint8_t)version, &p, &head_bytes),
+			0);
 		cr_assert_eq(memcmp(&p.props, &none, offsetof(struct mqtt_props, subids)), 0);
 		cr_assert_eq(p.packet_id, 0);
 		cr_assert_eq(p.payload_bytes, version == MQTT_V5 ? 0 : 1);
@@ -717,7 +800,8 @@ Test(rules, names)
 	cr_assert_str_eq(mqtt_type_name(16), "reserved");
 	cr_assert_str_eq(mqtt_type_name(255), "reserved");
 	cr_assert_str_eq(mqtt_rc_name(MQTT_RC_NOT_AUTHORIZED), "Not authorized");
-	cr_assert_str_eq(mqtt_rc_name(MQTT_RC_WILDCARD_UNSUPPORTED), "Wildcard Subscriptions not supported");
+	cr_assert_str_eq(
+		mqtt_rc_name(MQTT_RC_WILDCARD_UNSUPPORTED), "Wildcard Subscriptions not supported");
 	cr_assert_str_eq(mqtt_rc_name(3), "unknown");
 	cr_assert_str_eq(mqtt_rc_name(0xa3), "unknown");
 	cr_assert_str_eq(mqtt_rc_name(255), "unknown");
@@ -730,7 +814,8 @@ Test(rules, reason_codes_by_packet)
 		uint8_t type;
 		struct blob codes;
 	} packets[] = {
-		{MQTT_CONNACK, BLOB("\x00\x80\x81\x82\x83\x84\x85\x86\x87\x88\x89\x8a\x8c\x90\x95\x97\x99\x9a\x9b"
+		{MQTT_CONNACK, BLOB("\x00\x80\x81\x82\x83\x84\x85\x86\x87\x88\x89\x8a\x8c\x90\x95"
+				    "\x97\x99\x9a\x9b"
 				    "\x9c\x9d\x9f")},
 		{MQTT_PUBACK, BLOB("\x00\x10\x80\x83\x87\x90\x91\x97\x99")},
 		{MQTT_PUBREC, BLOB("\x00\x10\x80\x83\x87\x90\x91\x97\x99")},
@@ -738,7 +823,8 @@ Test(rules, reason_codes_by_packet)
 		{MQTT_PUBCOMP, BLOB("\x00\x92")},
 		{MQTT_SUBACK, BLOB("\x00\x01\x02\x80\x83\x87\x8f\x91\x97\x9e\xa1\xa2")},
 		{MQTT_UNSUBACK, BLOB("\x00\x11\x80\x83\x87\x8f\x91")},
-		{MQTT_DISCONNECT, BLOB("\x00\x04\x80\x81\x82\x83\x87\x89\x8b\x8c\x8d\x8e\x8f\x90\x93\x94\x95\x96"
+		{MQTT_DISCONNECT, BLOB("\x00\x04\x80\x81\x82\x83\x87\x89\x8b\x8c\x8d\x8e\x8f\x90"
+				       "\x93\x94\x95\x96"
 				       "\x97\x98\x99\x9a\x9b\x9c\x9d\x9e\x9f\xa0\xa1\xa2")},
 		{MQTT_AUTH, BLOB("\x00\x18\x19")},
 		{MQTT_PUBLISH, BLOB("")},
@@ -748,6 +834,6 @@ Test(rules, reason_codes_by_packet)
 	for (size_t i = 0; i < COUNT(packets); i++)
 		for (int rc = 0; rc < 256; rc++)
 			cr_assert_eq(mqtt_rc_allowed((uint8_t)rc, packets[i].type),
-				memchr(packets[i].codes.s, rc, packets[i].codes.bytes) != NULL, "%02x in %s", rc,
-				mqtt_type_name(packets[i].type));
+				memchr(packets[i].codes.s, rc, packets[i].codes.bytes) != NULL,
+				"%02x in %s", rc, mqtt_type_name(packets[i].type));
 }

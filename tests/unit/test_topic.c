@@ -1,4 +1,5 @@
-/* lib/topic.c: the specification's examples, tables, and a recursive matcher over split levels as the model. */
+/* lib/topic.c: the specification's examples, tables, and a recursive matcher over split levels as
+ * the model. */
 #include <criterion/criterion.h>
 
 #include "topic.h"
@@ -76,16 +77,39 @@ Test(topic, filters)
 		const char *filter;
 		bool ok;
 	} cases[] = {
-		{"", false}, {"a", true}, {"#", true}, {"+", true}, {"a/#", true}, {"a#", false}, {"#/a", false},
-		{"a/#/b", false}, {"##", false}, {"+/+", true}, {"a+", false}, {"+a", false}, {"a/+b/c", false},
-		{"a/b+/c", false}, {"+/#", true}, {"+#", false}, {"#+", false}, {"/", true}, {"//#", true},
-		{"a/+/b", true}, {"+/", true}, {"/+", true}, {"$share/g/#", true}, {"a/\xc3\xa4/+", true},
-		{"a/\xc3/+", false}, {"\xc0\x80", false}, {"a/#/", false}, {"++", false},
+		{"", false},
+		{"a", true},
+		{"#", true},
+		{"+", true},
+		{"a/#", true},
+		{"a#", false},
+		{"#/a", false},
+		{"a/#/b", false},
+		{"##", false},
+		{"+/+", true},
+		{"a+", false},
+		{"+a", false},
+		{"a/+b/c", false},
+		{"a/b+/c", false},
+		{"+/#", true},
+		{"+#", false},
+		{"#+", false},
+		{"/", true},
+		{"//#", true},
+		{"a/+/b", true},
+		{"+/", true},
+		{"/+", true},
+		{"$share/g/#", true},
+		{"a/\xc3\xa4/+", true},
+		{"a/\xc3/+", false},
+		{"\xc0\x80", false},
+		{"a/#/", false},
+		{"++", false},
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
-		cr_assert_eq(topic_filter_ok(cases[i].filter, strlen(cases[i].filter)), cases[i].ok, "%s",
-			cases[i].filter);
+		cr_assert_eq(topic_filter_ok(cases[i].filter, strlen(cases[i].filter)), cases[i].ok,
+			"%s", cases[i].filter);
 	cr_assert_not(topic_filter_ok("a\0b", 3));
 }
 
@@ -151,8 +175,10 @@ Test(topic, shared)
 		const char *group = NULL, *rest = NULL;
 		size_t bytes = strlen(cases[i].filter), group_bytes = 0, rest_bytes = 0;
 
-		cr_assert_eq(topic_is_shared(cases[i].filter, bytes), cases[i].shared, "%s", cases[i].filter);
-		cr_assert_eq(topic_share_split(cases[i].filter, bytes, &group, &group_bytes, &rest, &rest_bytes),
+		cr_assert_eq(topic_is_shared(cases[i].filter, bytes), cases[i].shared, "%s",
+			cases[i].filter);
+		cr_assert_eq(topic_share_split(cases[i].filter, bytes, &group, &group_bytes, &rest,
+				     &rest_bytes),
 			cases[i].ok, "%s", cases[i].filter);
 		if (!cases[i].ok)
 			continue;

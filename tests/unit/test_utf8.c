@@ -72,7 +72,8 @@ static void check(const char *s, size_t s_bytes)
 	memcpy(copy, s, s_bytes);
 	cr_assert_eq(utf8_mqtt_ok(copy, s_bytes), model_ok(s, s_bytes));
 	if (s_bytes > 0) {
-		cr_assert_eq(utf8_next(copy, s_bytes, &code), model_next(s, s_bytes, &expected_code));
+		cr_assert_eq(
+			utf8_next(copy, s_bytes, &code), model_next(s, s_bytes, &expected_code));
 		cr_assert_eq(code, expected_code);
 	}
 	free(copy);
@@ -102,7 +103,10 @@ Test(utf8, no_overlong_forms)
 	uint32_t code;
 
 	for (unsigned bytes = 2; bytes <= 4; bytes++)
-		for (uint32_t c = 0; c < (bytes == 2 ? 0x80u : bytes == 3 ? 0x800u : 0x10000u); c++) {
+		for (uint32_t c = 0; c < (bytes == 2          ? 0x80u
+						 : bytes == 3 ? 0x800u
+							      : 0x10000u);
+			c++) {
 			encode(c, bytes, s);
 			cr_assert_eq(utf8_next(s, bytes, &code), 0, "U+%04X in %u bytes", c, bytes);
 			cr_assert_not(utf8_mqtt_ok(s, bytes));
@@ -112,14 +116,15 @@ Test(utf8, no_overlong_forms)
 Test(utf8, every_two_and_three_bytes)
 {
 	for (uint32_t v = 0; v < 0x1000000; v += v < 0x10000 ? 1 : 37)
-		check((char[]){(char)(v & 0xff), (char)(v >> 8 & 0xff), (char)(v >> 16)}, v < 0x10000 ? 2 : 3);
+		check((char[]){(char)(v & 0xff), (char)(v >> 8 & 0xff), (char)(v >> 16)},
+			v < 0x10000 ? 2 : 3);
 }
 
 /* One bad byte, or one character, at every place of strings around the word size. */
 Test(utf8, every_place_of_a_word)
 {
-	static const char *const marks[] = {"\xc3\xa4", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\x80", "\xff", "\xc3",
-		"\xed\xa0\x80", "\x01", "\x7f"};
+	static const char *const marks[] = {"\xc3\xa4", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\x80",
+		"\xff", "\xc3", "\xed\xa0\x80", "\x01", "\x7f"};
 	char s[40];
 
 	for (size_t bytes = 0; bytes <= sizeof(s); bytes++) {
@@ -134,7 +139,8 @@ Test(utf8, every_place_of_a_word)
 				size_t mark_bytes = strlen(marks[m]);
 
 				memset(s, 'a', sizeof(s));
-				memcpy(s + at, marks[m], mark_bytes < bytes - at ? mark_bytes : bytes - at);
+				memcpy(s + at, marks[m],
+					mark_bytes < bytes - at ? mark_bytes : bytes - at);
 				check(s, bytes);
 			}
 		}

@@ -1,6 +1,6 @@
 /*
- * lib/window.c against an array of 65,536 booleans. The source is included so that its calloc can be made
- * to fail.
+ * lib/window.c against an array of 65,536 booleans. The source is included so that its calloc can
+ * be made to fail.
  */
 #include <criterion/criterion.h>
 
@@ -98,7 +98,8 @@ Test(window, equals_the_model)
 {
 	static const struct {
 		uint32_t below, full;
-	} walks[] = {{40, 4}, {60, IDSET_FEW}, {300, 40}, {65536, 200}, {65536, 20000}, {4200, 4000}};
+	} walks[] = {
+		{40, 4}, {60, IDSET_FEW}, {300, 40}, {65536, 200}, {65536, 20000}, {4200, 4000}};
 
 	for (size_t i = 0; i < sizeof(walks) / sizeof(walks[0]); i++) {
 		static struct model m;
