@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { LANES = 8, STEP_BYTES = 64 << 10 };
 
@@ -186,8 +187,11 @@ static int digests_of_segments(
 int digests_init(struct digests *d, const struct options *o, const struct plan_rules *rules,
 	struct source *source)
 {
+	bool shows = o->checksum != CHECKSUM_NONE && isatty(STDERR_FILENO);
 	int error = 0;
 
+	if (shows)
+		fprintf(stderr, "computing the checksums of %.3f GB", (double)source->bytes / 1e9);
 	*d = (struct digests){.files_count = source->files_count};
 	switch (o->checksum) {
 	case CHECKSUM_NONE:
@@ -199,6 +203,8 @@ int digests_init(struct digests *d, const struct options *o, const struct plan_r
 		error = digests_of_segments(d, rules, source);
 		break;
 	}
+	if (shows)
+		fputs("\r\033[K", stderr);
 	if (error != 0)
 		fprintf(stderr, "sluice-bench: computing the checksums: %s\n", strerror(-error));
 	return error;
