@@ -92,7 +92,7 @@ fuzz-run: deps deps-fuzz
 	@tests/fuzz/run.sh build/fuzz $(SECONDS)
 
 bench: all
-	@bench/run.sh $(BUILD)
+	@tests/bench.sh $(BUILD)
 
 lint:
 	@tests/lint.sh

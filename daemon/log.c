@@ -6,7 +6,7 @@
  * limit is PIPE_BUF, up to which a pipe takes a write whole, so a journal that reads from a pipe
  * sees whole lines too.
  *
- * A value is written bare when it is made of letters, digits and "_./:@%+,-" only. Otherwise it is
+ * A value is written bare when it is made of letters, digits and "_./:@%+,~$#*[]-" only. Otherwise it is
  * quoted: text stays readable, but quotes, backslashes, control characters, characters that reorder
  * or hide text, and bytes that are no UTF-8 are escaped. So nothing in a value can look like the
  * end of it, or like another line.
@@ -66,7 +66,7 @@ static void line_add_text(struct line *line, const char *text)
 static bool is_bare(unsigned char byte)
 {
 	return (byte >= '0' && byte <= '9') || (byte >= 'A' && byte <= 'Z') ||
-	       (byte >= 'a' && byte <= 'z') || (byte && strchr("_./:@%+,-", byte));
+	       (byte >= 'a' && byte <= 'z') || (byte && strchr("_./:@%+,~$#*[]-", byte));
 }
 
 /* C1 controls, line and paragraph separators, the marks that reorder text, zero-width characters,

@@ -83,6 +83,8 @@ static const char *logged(const char *value, size_t bytes)
 Test(log, bare_values)
 {
 	cr_expect_str_eq(LOGGED("abcXYZ019_./:@%+,-"), "abcXYZ019_./:@%+,-");
+	cr_expect_str_eq(LOGGED("[::1]:1883"), "[::1]:1883");
+	cr_expect_str_eq(LOGGED("$file/~1/#"), "$file/~1/#");
 	cr_expect_str_eq(logged(NULL, 0), "-");
 	cr_expect_str_eq(logged(NULL, 7), "-");
 	cr_expect_str_eq(LOGGED(""), "\"\"");
