@@ -45,7 +45,7 @@ else
 fi
 if command -v shellcheck >/dev/null; then
 	# shellcheck disable=SC2046
-	shellcheck .ci/run $(git ls-files '*.sh') || bad=1
+	shellcheck -S warning .ci/run $(git ls-files '*.sh') || bad=1
 else
 	echo "shellcheck is not installed; left out"
 fi
