@@ -241,7 +241,7 @@ static void say_rest(struct send *s)
 
 	if (u && u->is_pipe) {
 		progress_say(&s->progress, "-: not finished; a pipe has to be sent anew");
-	} else if (u && u->source.size > 0) {
+	} else if (u && upload_stored(u) > 0) {
 		progress_say(&s->progress, "%s: not finished, %" PRIu64 "%% of it is stored; "
 			"the same command goes on from there", u->path,
 			(uint64_t)((double)upload_stored(u) * 100 / (double)u->source.size));

@@ -352,8 +352,13 @@ int session_wait(struct session *s, struct pollfd *extra, int timeout_ms)
 	sigset_t open_set;
 
 	step_timers(s);
+	bool was_free = link_is_free(&s->link);
 	if (s->link.fd >= 0 && !s->link.is_connecting && s->state != SESSION_IDLE) {
 		flush(s);
+	}
+	/* The owner has waited for this: it may publish at once. */
+	if (!was_free && link_is_free(&s->link)) {
+		timeout_ms = 0;
 	}
 	if (s->has_failed) {
 		return -ECONNABORTED;

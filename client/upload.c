@@ -213,9 +213,10 @@ static enum step step_ask(struct upload *u)
 	return STEP_WAIT;
 }
 
+/* Waits for a response message: that of status, or in MQTT 3 that of init. */
 static enum step step_asked(struct upload *u)
 {
-	if (session_now_ms() - u->asked_ms < u->env->options->timeout_ms) {
+	if (session_now_ms() - u->asked_ms < u->env->options->timeout_ms || u->inflight > 0) {
 		return STEP_WAIT;
 	}
 	if (++u->unanswered < UNANSWERED_MAX) {
@@ -242,6 +243,7 @@ static enum step step_init(struct upload *u)
 		return STEP_WAIT;
 	}
 	u->state = u->is_small ? UPLOAD_DATA : UPLOAD_INITED;
+	u->asked_ms = session_now_ms();
 	return STEP_MORE;
 }
 
@@ -456,6 +458,7 @@ static enum step step(struct upload *u)
 	case UPLOAD_ASK:
 		return step_ask(u);
 	case UPLOAD_ASKED:
+	case UPLOAD_INITED:
 		return step_asked(u);
 	case UPLOAD_INIT:
 		return step_init(u);
@@ -469,7 +472,6 @@ static enum step step(struct upload *u)
 		return step_paused(u);
 	case UPLOAD_ABORT:
 		return step_abort(u);
-	case UPLOAD_INITED:
 	case UPLOAD_DONE:
 	case UPLOAD_FAILED:
 		break;

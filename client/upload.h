@@ -30,7 +30,7 @@ enum upload_state {
 	UPLOAD_ASK,    /* `status` is to be sent, when nothing is in flight any more */
 	UPLOAD_ASKED,  /* its reply is awaited */
 	UPLOAD_INIT,   /* `init` is to be sent */
-	UPLOAD_INITED, /* its acknowledgement is awaited */
+	UPLOAD_INITED, /* its acknowledgement (MQTT 3: its reply) is awaited */
 	UPLOAD_DATA,   /* segments are being sent */
 	UPLOAD_FIN,    /* all is sent; the digest may have to be completed, then `fin` is sent */
 	UPLOAD_FINNED, /* the outcome is awaited */
@@ -75,7 +75,7 @@ struct upload {
 	unsigned bad_segments;   /* refused by their checksum */
 	unsigned unanswered;     /* status questions */
 	unsigned blind_rounds;   /* begun because the server has no status */
-	uint64_t asked_ms;       /* ASKED: since when */
+	uint64_t asked_ms;       /* ASKED, INITED: since when */
 	uint64_t outcome_ms;     /* FINNED and is_fin_acked: since when */
 	uint64_t paused_ms;      /* the first pause since the last progress; 0 = none */
 	uint64_t resume_at_ms;   /* PAUSED */

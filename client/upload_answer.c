@@ -221,7 +221,7 @@ static void on_accepted(struct upload *u, const struct session_tag *tag)
 	case UPLOAD_ABORT_CMD:
 		return;
 	case UPLOAD_INIT_CMD:
-		if (u->state == UPLOAD_INITED) {
+		if (u->state == UPLOAD_INITED && !is_v3(u)) {
 			u->state = UPLOAD_DATA;
 		}
 		break;
@@ -244,7 +244,9 @@ static void on_accepted(struct upload *u, const struct session_tag *tag)
 		}
 		break;
 	}
-	progressed(u);
+	if (!is_v3(u)) {
+		progressed(u);
+	}
 }
 
 void upload_on_ack(struct upload *u, const struct session_tag *tag, uint8_t reason,
@@ -407,6 +409,13 @@ void upload_on_reply(struct upload *u, const struct reply *r)
 	case FILECMD_ABORT:
 	case FILECMD_BAD:
 		return;
+	}
+	/* In MQTT 3 the PUBACK has told nothing: that a command was carried out is known only now. */
+	if (r->reason_code == 0 && is_v3(u)) {
+		if (tag.kind == UPLOAD_INIT_CMD && u->state == UPLOAD_INITED) {
+			u->state = UPLOAD_DATA;
+		}
+		progressed(u);
 	}
 	/* In MQTT 5 the PUBACK has told all but the outcome of an asynchronous fin. */
 	if (r->reason_code != 0 && (is_v3(u) || (r->cmd.verb == FILECMD_FIN && is_by_reply(u)))) {

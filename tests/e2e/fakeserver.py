@@ -7,6 +7,7 @@ an older kind of server. Every command that arrives is kept in .commands, in ord
 
 import hashlib
 import json
+import select
 import socket
 import struct
 import threading
@@ -68,16 +69,18 @@ class File:
 
 class FakeServer:
     """on_command(command) may return None (carry on), (reason code, description) to refuse,
-    "ignore" for no answer of any kind, or raise Drop. before_reply is called with every command whose
-    outcome is about to be told."""
+    "ignore" for no answer of any kind, or raise Drop. on_packet(connection) comes before, outside the
+    lock, and may take its time. is_lazy: nothing is answered until no more comes, and .inflight_max is
+    the most that was then unanswered."""
 
     def __init__(self, connack_props=None, connack_code=0, has_status=True, answers=True):
         self.connack_props, self.connack_code = connack_props, connack_code
         self.has_status, self.answers = has_status, answers
         self.on_command = lambda command: None
         self.on_connect = lambda client_id: None
+        self.on_packet = lambda connection: None
         self.commands, self.connections, self.files = [], [], {}
-        self.inflight_max = 0
+        self.is_lazy, self.inflight_max = False, 0
         self.lock = threading.RLock()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
@@ -93,8 +96,9 @@ class FakeServer:
 
     def close(self):
         # Closing alone would leave the thread in accept(), and the port listening.
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
+        if self.listener.fileno() >= 0:
+            self.listener.shutdown(socket.SHUT_RDWR)
+            self.listener.close()
 
     def verbs(self):
         return [c.verb for c in self.commands]
@@ -152,10 +156,13 @@ class Connection:
     def __init__(self, server, peer):
         self.server, self.peer = server, peer
         self.client_id, self.version, self.subscribed, self.buffer = None, V5, False, bytearray()
+        self.held = []
 
     def run(self):
         try:
             while True:
+                if not self.buffer and not select.select([self.peer], [], [], 0.05)[0]:
+                    self.release()
                 first, body = self.next_packet()
                 self.handle(first, Cursor(body))
         except (Drop, OSError, EOFError):
@@ -219,7 +226,18 @@ class Connection:
         packet_id = body.number(2) if first & 6 else 0
         if self.version == V5:
             body.properties()
-        command = Command(topic, body.rest(), self.client_id, self.version)
+        self.server.on_packet(self)
+        self.held.append((Command(topic, body.rest(), self.client_id, self.version), packet_id))
+        if not self.server.is_lazy:
+            self.release()
+
+    def release(self):
+        held, self.held = self.held, []
+        self.server.inflight_max = max(self.server.inflight_max, len(held))
+        for command, packet_id in held:
+            self.execute(command, packet_id)
+
+    def execute(self, command, packet_id):
         with self.server.lock:
             self.server.commands.append(command)
             verdict = self.server.on_command(command)

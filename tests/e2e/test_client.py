@@ -330,7 +330,7 @@ def test_too_large_is_final(t):
 
 def test_receive_maximum_is_honoured(t):
     s, path = server(t, connack_props={"receive_maximum": 2}), make(t, count=2_000_000)
-    s.hold_until = lambda: time.sleep(0.05)
+    s.is_lazy = True
     check_ok(sluice(t, s, path))
     eq(s.inflight_max, 2, "unacknowledged at once")
 
