@@ -131,8 +131,9 @@ static inline size_t any_encode(uint8_t *buf, size_t max, const struct any *a)
 /* An absent string equals only an absent one, so that it can be told from an empty one. */
 static inline bool str_equal(const struct mqtt_str *a, const struct mqtt_str *b)
 {
-	return a->bytes == b->bytes && !a->s == !b->s &&
-	       (a->bytes == 0 || memcmp(a->s, b->s, a->bytes) == 0);
+	if (!a->s || !b->s)
+		return a->s == b->s && a->bytes == b->bytes;
+	return a->bytes == b->bytes && memcmp(a->s, b->s, a->bytes) == 0;
 }
 
 static inline bool user_properties_equal(const struct mqtt_str *a, const struct mqtt_str *b)
