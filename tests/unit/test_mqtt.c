@@ -633,6 +633,8 @@ Test(mqtt, publish_by_hand)
 	p.payload_bytes++;
 	cr_assert_eq(mqtt_encode_publish_head(buf, sizeof(buf), MQTT_V311, &p), 0,
 		"no packet is so long");
+	p.payload_bytes = UINT32_MAX;
+	cr_assert_eq(mqtt_encode_publish_head(buf, sizeof(buf), MQTT_V311, &p), 0);
 }
 
 Test(mqtt, acks_by_hand)
@@ -670,12 +672,17 @@ Test(mqtt, acks_by_hand)
 Test(mqtt, subscribe_by_hand)
 {
 	struct mqtt_sub subs[] = {{str("a"), 0x2d}, {str("b/#"), 2}};
+	struct mqtt_props two = {
+		.has = 1u << MQTT_P_SUBSCRIPTION_ID, .subids_count = 2, .subids = {5, 6}};
 	uint8_t buf[32];
 
 	cr_assert_eq(mqtt_encode_subscribe(buf, sizeof(buf), MQTT_V5, 9, NULL, subs, 2), 15);
 	cr_assert_arr_eq(buf, "\x82\x0d\0\x09\0\0\1a\x2d\0\3b/#\2", 15);
 	cr_assert_eq(mqtt_encode_subscribe(buf, sizeof(buf), MQTT_V311, 9, NULL, subs, 2), 14);
 	cr_assert_arr_eq(buf, "\x82\x0c\0\x09\0\1a\1\0\3b/#\2", 14);
+	/* Only a PUBLISH may carry several identifiers. */
+	cr_assert_eq(mqtt_encode_subscribe(buf, sizeof(buf), MQTT_V5, 9, &two, subs, 1), 11);
+	cr_assert_arr_eq(buf, "\x82\x09\0\x09\2\x0b\5\0\1a\x2d", 11);
 	cr_assert_eq(mqtt_encode_unsubscribe(buf, sizeof(buf), MQTT_V311, 9, NULL, subs, 2), 12);
 	cr_assert_arr_eq(buf, "\xa2\x0a\0\x09\0\1a\0\3b/#", 12);
 }
