@@ -80,7 +80,8 @@ static void put_digest(struct writer *w, const char *key, const uint8_t *digest)
 }
 
 /* [[from,to],…], half-open. */
-static void put_extents(struct writer *w, const char *key, const struct extent *extents, size_t count)
+static void put_extents(struct writer *w, const char *key, const struct extent *extents,
+	size_t count)
 {
 	char text[ANSWER_MISSING_MAX * sizeof("[18446744073709551615,18446744073709551615],") + 3];
 	size_t used = 1;
@@ -88,8 +89,9 @@ static void put_extents(struct writer *w, const char *key, const struct extent *
 	assert(count <= ANSWER_MISSING_MAX);
 	text[0] = '[';
 	for (size_t i = 0; i < count; i++)
-		used += (size_t)snprintf(text + used, sizeof(text) - used, "%s[%" PRIu64 ",%" PRIu64 "]",
-			i ? "," : "", extents[i].from, extents[i].to);
+		used += (size_t)snprintf(text + used, sizeof(text) - used,
+			"%s[%" PRIu64 ",%" PRIu64 "]", i ? "," : "", extents[i].from,
+			extents[i].to);
 	memcpy(text + used, "]", 2);
 	put_raw(w, key, text);
 }

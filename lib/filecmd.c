@@ -49,7 +49,7 @@ static bool level_next(const char **at, const char *end, struct level *ret)
 	return true;
 }
 
-/* ASCII digits up to INT64_MAX: offsets become off_t, and a sum of two must not overflow uint64_t. */
+/* ASCII digits up to INT64_MAX: offsets become off_t, and two of them never overflow a uint64_t. */
 static bool level_to_number(const struct level *l, uint64_t *ret)
 {
 	uint64_t n = 0;
@@ -73,7 +73,8 @@ static void set_bad(struct filecmd *ret, const char *error)
 }
 
 /* The number and, if there is a level for it, the checksum of a segment or fin. */
-static void parse_numbers(const struct level *number, const struct level *checksum, struct filecmd *ret)
+static void parse_numbers(const struct level *number, const struct level *checksum,
+	struct filecmd *ret)
 {
 	bool is_fin = ret->verb == FILECMD_FIN;
 

@@ -44,9 +44,10 @@ struct filecmd {
 /* Parses a topic name. Checks in the order fileid, shape, offset or size, checksum, exactly as the
  * table of the protocol has them: "$file/" and "$file//init" → invalid_fileid; "$file/f" →
  * invalid_file_command; any unknown second word, "init/x", "abort/x", "status/x" and "fin" alone →
- * invalid_offset when the shape is that of a segment ("$file/f/X", "$file/f/X/Y"); "$file/f/fin/abc" →
- * invalid_size; a malformed hex → invalid_checksum; more levels than any form has →
- * invalid_file_command. Numbers: ASCII digits only, leading zeros fine, > INT64_MAX → invalid. */
+ * invalid_offset when the shape is that of a segment ("$file/f/X", "$file/f/X/Y");
+ * "$file/f/fin/abc" → invalid_size; a malformed hex → invalid_checksum; more levels than any form
+ * has → invalid_file_command. Numbers: ASCII digits only, leading zeros fine, > INT64_MAX →
+ * invalid. */
 void filecmd_parse(const char *topic, size_t topic_bytes, struct filecmd *ret);
 
 #endif

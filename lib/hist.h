@@ -1,5 +1,6 @@
 /*
- * A histogram of durations or sizes with bounded relative error (1/32), fixed memory, no allocation.
+ * A histogram of durations or sizes with bounded relative error (1/32), fixed memory, no
+ * allocation.
  */
 #ifndef SLUICE_HIST_H
 #define SLUICE_HIST_H
@@ -17,8 +18,8 @@ struct hist {
 
 void hist_init(struct hist *h);
 void hist_add(struct hist *h, uint64_t value);
-/* A value at or below which the fraction q (0…1) of all values lies: never less than the exact quantile,
- * and at most 1/32 more. 0 when empty. */
+/* A value at or below which the fraction q (0…1) of all values lies: never less than the exact
+ * quantile, and at most 1/32 more. 0 when empty. */
 uint64_t hist_quantile(const struct hist *h, double q);
 void hist_merge(struct hist *into, const struct hist *from);
 

@@ -243,7 +243,7 @@ bool json_iter_next(struct json_iter *it, struct json *ret_key, struct json *ret
 	struct scan s = {it->at, it->end};
 
 	scan_space(&s);
-	accept(&s, ','); /* in front of all but the first; the check saw that they are where they must be */
+	accept(&s, ','); /* in front of all but the first, as json_check saw */
 	scan_space(&s);
 	if (s.at == s.end)
 		return false;
@@ -393,7 +393,7 @@ static bool number_equal(const struct json *a, const struct json *b)
 	if (da.is_negative != db.is_negative || da.exponent != db.exponent)
 		return false;
 	for (;;) {
-		/* The last digit of each is not a point, so stepping over one never reaches the end. */
+		/* No number ends in a point here, so stepping over one never reaches the end. */
 		da.first += da.first < da.end && *da.first == '.';
 		db.first += db.first < db.end && *db.first == '.';
 		if (da.first == da.end || db.first == db.end)
@@ -411,7 +411,8 @@ static bool array_equal(const struct json *a, const struct json *b)
 	json_iter_init(&ia, a);
 	json_iter_init(&ib, b);
 	for (;;) {
-		bool more_a = json_iter_next(&ia, NULL, &va), more_b = json_iter_next(&ib, NULL, &vb);
+		bool more_a = json_iter_next(&ia, NULL, &va);
+		bool more_b = json_iter_next(&ib, NULL, &vb);
 		if (!more_a || !more_b)
 			return more_a == more_b;
 		if (!json_equal(&va, &vb))

@@ -28,13 +28,13 @@ enum json_kind {
 
 struct json {
 	enum json_kind kind;
-	const char *text; /* the value's own bytes: quotes and brackets included, no white space around */
+	const char *text; /* the value's own bytes: with its quotes or brackets, no space around */
 	size_t bytes;
 };
 
-/* Is this one JSON value (RFC 8259) with nothing but white space around it? True and *ret, or false:
- * also when arrays and objects nest deeper than depth_max, when the text is not valid UTF-8, holds
- * U+0000 unescaped, or escapes half a surrogate pair (such a string has no UTF-8). */
+/* Is this one JSON value (RFC 8259) with nothing but white space around it? True and *ret, or
+ * false: also when arrays and objects nest deeper than depth_max, when the text is not valid UTF-8,
+ * holds U+0000 unescaped, or escapes half a surrogate pair (such a string has no UTF-8). */
 bool json_check(const char *text, size_t text_bytes, unsigned depth_max, struct json *ret);
 
 struct json_iter {
@@ -49,13 +49,14 @@ bool json_iter_next(struct json_iter *it, struct json *ret_key, struct json *ret
 
 /* Is the string's content this text? (Escapes in it are resolved first.) */
 bool json_string_is(const struct json *string, const char *text);
-/* Writes the string's content, escapes resolved, as UTF-8 without a NUL at the end (there may be U+0000
- * in it). 0; −E2BIG when it is longer than buf_max, then buf holds its beginning. */
+/* Writes the string's content, escapes resolved, as UTF-8 without a NUL at the end (there may be
+ * U+0000 in it). 0; −E2BIG when it is longer than buf_max, then buf holds its beginning. */
 int json_string_decode(const struct json *string, char *buf, size_t buf_max, size_t *ret_bytes);
 
-/* Are these the same value? Members of objects count in any order, of a repeated key the last; numbers
- * by their exact decimal value (1.0 is 1, 9007199254740993 is not 9007199254740992), strings by
- * their content. Also false when memory for sorting an object's members could not be had. */
+/* Are these the same value? Members of objects count in any order, of a repeated key the last;
+ * numbers by their exact decimal value (1.0 is 1, 9007199254740993 is not 9007199254740992),
+ * strings by their content. Also false when memory for sorting an object's members could not be
+ * had. */
 bool json_equal(const struct json *a, const struct json *b);
 
 #endif

@@ -9,8 +9,8 @@
  * Integers are read from their digits, never through a double. They may also come as a string of
  * digits, as EMQX accepts them. A null is a key that is not there, whatever the key.
  *
- * The canonical form of meta_to_json() is never longer than the payload it came from: it has the same
- * values without the white space between them.
+ * The canonical form of meta_to_json() is never longer than the payload it came from: it has the
+ * same values without the white space between them.
  */
 #include <errno.h>
 #include <cjson/cJSON.h>
@@ -26,7 +26,15 @@
 static const char ERROR_JSON[] = "invalid_filemeta_json";
 static const char ERROR_META[] = "invalid_filemeta";
 
-enum key { KEY_NAME, KEY_SIZE, KEY_CHECKSUM, KEY_EXPIRE_AT, KEY_SEGMENTS_TTL, KEY_USER_DATA, KEY_COUNT };
+enum key {
+	KEY_NAME,
+	KEY_SIZE,
+	KEY_CHECKSUM,
+	KEY_EXPIRE_AT,
+	KEY_SEGMENTS_TTL,
+	KEY_USER_DATA,
+	KEY_COUNT,
+};
 
 static const char *const key_names[KEY_COUNT] = {
 	[KEY_NAME] = "name",

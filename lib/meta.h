@@ -24,7 +24,7 @@ struct meta {
 	uint64_t expire_at;    /* seconds since the epoch */
 	bool has_segments_ttl;
 	uint64_t segments_ttl; /* seconds, ≥ 1, not yet clamped */
-	char *user_data;       /* owned, the JSON text of the value, NUL-terminated; NULL if absent */
+	char *user_data;       /* owned, the value's JSON text, NUL-terminated; NULL if absent */
 	size_t user_data_bytes;
 };
 
@@ -32,8 +32,8 @@ struct meta {
  * "invalid_filemeta_json" (not JSON, empty, too deep, or not an object), "invalid_filemeta" (a
  * required key missing, or a value breaks its rule, or the payload is longer than
  * META_PAYLOAD_MAX). Unknown keys are ignored; null is absent; "size":"123" is 123; 1.5, negative
- * numbers and numbers > INT64_MAX are invalid_filemeta. Of a repeated key the last one counts. An escape of
- * half a surrogate pair is invalid_filemeta_json, wherever it is; \u0000 in the name is
+ * numbers and numbers > INT64_MAX are invalid_filemeta. Of a repeated key the last one counts. An
+ * escape of half a surrogate pair is invalid_filemeta_json, wherever it is; \u0000 in the name is
  * invalid_filemeta. Out of memory is invalid_filemeta, too. */
 const char *meta_parse(const char *json, size_t json_bytes, struct meta *ret);
 void meta_fini(struct meta *m); /* idempotent; zeroes */
@@ -41,8 +41,8 @@ void meta_fini(struct meta *m); /* idempotent; zeroes */
 int meta_copy(struct meta *ret, const struct meta *from);
 /* Equal in every field (user_data compared as JSON values, not as text: json_equal). */
 bool meta_equal(const struct meta *a, const struct meta *b);
-/* The canonical JSON of it, such that meta_parse gives it back, never longer than what it was parsed
- * from: malloc'ed, NUL-terminated; NULL when out of memory. Used for the journal. */
+/* The canonical JSON of it, such that meta_parse gives it back, never longer than what it was
+ * parsed from: malloc'ed, NUL-terminated; NULL when out of memory. Used for the journal. */
 char *meta_to_json(const struct meta *m, size_t *ret_bytes);
 /* Is this a name that init may carry? (1–240 bytes UTF-8; not "." or ".."; none of / \ : and no
  * non-printable: 0–31, 127–159, surrogates, U+FFFE, U+FFFF) */

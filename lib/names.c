@@ -1,14 +1,14 @@
 /*
  * File system names from what peers chose.
  *
- * All three functions are one loop over the input's characters with a different rule for which stay.
- * What does not stay becomes %XX per byte. A piece (a character that stays, or one escape) is
- * written whole or not at all, so that a cut never leaves half a character or half an escape, which
- * would make two names equal.
+ * All three functions are one loop over the input's characters, with different rules for which of
+ * them stay. What does not stay becomes %XX per byte. A piece (a character that stays, or one
+ * escape) is written whole or not at all, so that a cut never leaves half a character or half an
+ * escape, which would make two names equal.
  *
- * Why the results can't collide: "%" and "~" never stay in an id, so "%" always begins an escape and
- * "~" always begins the hash of an id that was cut, or the generation that the caller appends (ten
- * decimal digits at most, against 32 of hex).
+ * Why the results can't collide: "%" and "~" never stay in an id, so "%" always begins an escape
+ * and "~" always begins the hash of an id that was cut, or the generation that the caller appends
+ * (ten decimal digits at most, against 32 of hex).
  */
 #include <inttypes.h>
 #include <stdbool.h>
@@ -25,7 +25,8 @@ typedef bool stays_fn(uint32_t code, bool is_first);
 static bool is_plain(uint32_t code, bool is_first)
 {
 	return (code >= 'A' && code <= 'Z') || (code >= 'a' && code <= 'z') ||
-		(code >= '0' && code <= '9') || code == '_' || code == '-' || (code == '.' && !is_first);
+		(code >= '0' && code <= '9') || code == '_' || code == '-' ||
+		(code == '.' && !is_first);
 }
 
 static bool stays_in_id(uint32_t code, bool is_first)
@@ -38,7 +39,9 @@ static bool stays_in_file(uint32_t code, bool is_first)
 {
 	if (code < 32 || (code >= 127 && code <= 159) || code == 0xfffe || code == 0xffff)
 		return false;
-	return code != '/' && code != '\\' && code != ':' && code != '%' && !(code == '.' && is_first);
+	if (code == '.')
+		return !is_first;
+	return code != '/' && code != '\\' && code != ':' && code != '%';
 }
 
 /* Writes pieces while they fit into max bytes, and NUL. Returns how many bytes; *ret_is_whole says
@@ -56,9 +59,10 @@ static size_t escape(const char *in, size_t in_bytes, stays_fn *stays, char *out
 		if (bytes > 0 && stays(code, at == 0)) {
 			memcpy(piece, in + at, bytes);
 		} else {
-			/* The first byte of it; its others, if any, are no character and come next. */
+			/* One byte of it; the others, if any, come next and are no character. */
 			bytes = 1;
-			piece_bytes = (size_t)snprintf(piece, sizeof(piece), "%%%02X", (uint8_t)in[at]);
+			piece_bytes = (size_t)snprintf(piece, sizeof(piece), "%%%02X",
+				(uint8_t)in[at]);
 		}
 		if (piece_bytes > max - used)
 			break;
@@ -142,6 +146,6 @@ void names_staging(uint64_t epoch, const char *clientid, size_t clientid_bytes, 
 	hash_id(&s, fileid, fileid_bytes);
 	sha256_digest(&s, digest);
 	sha256_to_hex(digest, hex);
-	snprintf(ret, NAMES_STAGING_MAX + 1, "e%" PRIu64 "-%s-%s-%.*s-%" PRIu32, epoch, client, file,
-		ID_HASH_DIGITS, hex, generation);
+	snprintf(ret, NAMES_STAGING_MAX + 1, "e%" PRIu64 "-%s-%s-%.*s-%" PRIu32, epoch, client,
+		file, ID_HASH_DIGITS, hex, generation);
 }

@@ -4,8 +4,9 @@
  * Whatever the input, the output is one path component: never empty, ".", "..", never with "/" or
  * NUL, never beginning with a dot, at most the stated number of bytes, valid UTF-8.
  *
- * Where a hash stands for what had to be cut off, it is the beginning of a SHA-256: the ids are chosen
- * by peers, who could construct two that collide under a faster hash and so reach another's files.
+ * Where a hash stands for what had to be cut off, it is the beginning of a SHA-256: the ids are
+ * chosen by peers, who could construct two that collide under a faster hash and so reach another's
+ * files.
  */
 #ifndef SLUICE_NAMES_H
 #define SLUICE_NAMES_H
@@ -22,17 +23,17 @@ enum {
 /* Escapes a client or file id for the export tree: [A-Za-z0-9_-], "." except the first, and
  * bytes ≥ 0x80 of valid UTF-8 stay, everything else, and "~" (which marks a generation), becomes
  * %XX (upper-case). Result longer than NAMES_ID_MAX: its longest prefix that ends on a
- * whole character and fits before "~" + 32 hex digits (128 bits of the id's hash). Injective. The empty
- * id becomes "%". */
+ * whole character and fits before "~" + 32 hex digits (128 bits of the id's hash). Injective. The
+ * empty id becomes "%". */
 void names_escape_id(const char *id, size_t id_bytes, char ret[NAMES_ID_MAX + 1]);
 /* Escapes an export file name: "%" → %25, a leading dot → %2E, the rest of what meta_name_ok allows
  * stays (what it does not allow becomes %XX). Longer than 255 bytes: cut at a whole character, and
  * "~" + 16 hex digits of its hash put at the end. */
 void names_escape_file(const char *name, size_t name_bytes, char ret[NAMES_FILE_MAX + 1]);
-/* The staging file of a transfer: lower-case only, e<epoch>-<first 40 bytes of the escaped client id,
- * lower-cased>-<the same of the file id>-<32 hex digits of the hash of both ids with their
- * lengths>-<generation>. Two transfers never share one, also on a case-folding file system. ASCII only (bytes ≥ 0x80 are
- * escaped here). */
+/* The staging file of a transfer: lower-case only, e<epoch>-<first 40 bytes of the escaped client
+ * id, lower-cased>-<the same of the file id>-<32 hex digits of the hash of both ids with their
+ * lengths>-<generation>. Two transfers never share one, also on a case-folding file system. ASCII
+ * only (bytes ≥ 0x80 are escaped here). */
 void names_staging(uint64_t epoch, const char *clientid, size_t clientid_bytes, const char *fileid,
 	size_t fileid_bytes, uint32_t generation, char ret[NAMES_STAGING_MAX + 1]);
 

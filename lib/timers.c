@@ -9,13 +9,13 @@
  *   - a timer on a lower level is due before any on a higher one, and within a level lower slots
  *     come first: the lowest bit of the lowest busy level is what comes next.
  *
- * Advancing is a jump to the beginning of that slot. On level 0 its timers are due; on a higher one they
- * are placed again, now at least one level lower. A timer moves at most nine times in its life, and
- * idle time costs nothing, however long. Ten levels hold every tick of a 64-bit millisecond clock,
- * so there is no list of far ones.
+ * Advancing is a jump to the beginning of that slot. On level 0 its timers are due; on a higher one
+ * they are placed again, now at least one level lower. A timer moves at most nine times in its
+ * life, and idle time costs nothing, however long. Ten levels hold every tick of a 64-bit
+ * millisecond clock, so there is no list of far ones.
  *
  * expire() first gathers all that are due and only then calls back. What a callback arms for a time
- * that has passed goes to the due list, which was taken already: no callback can keep expire() busy.
+ * that has passed goes to the due list, which was taken already: no callback keeps expire() busy.
  */
 #include <assert.h>
 #include "timers.h"
@@ -89,8 +89,8 @@ void timers_disarm(struct timers *w, struct timer *t)
 	struct timer **head = t->pprev;
 	list_unlink(t);
 	w->count--;
-	/* The last one of a slot is linked from the slot itself. The difference wraps for the other heads
-	 * (the due list, the one in expire, another timer), which makes it large. */
+	/* The last one of a slot is linked from the slot itself. The difference wraps for the other
+	 * heads (the due list, the one in expire, another timer), which makes it large. */
 	uintptr_t off = (uintptr_t)head - (uintptr_t)w->slots;
 	if (!*head && off < sizeof(w->slots)) {
 		size_t idx = off / sizeof(*head);
@@ -99,12 +99,14 @@ void timers_disarm(struct timers *w, struct timer *t)
 }
 
 /* The tick at which the next occupied slot begins; false when all are empty. */
-static bool next_slot(const struct timers *w, unsigned *ret_level, unsigned *ret_slot, uint64_t *ret_tick)
+static bool next_slot(const struct timers *w, unsigned *ret_level, unsigned *ret_slot,
+	uint64_t *ret_tick)
 {
 	for (unsigned level = 0; level < TIMERS_LEVELS; level++) {
 		if (!w->busy[level])
 			continue;
-		unsigned slot = (unsigned)__builtin_ctzll(w->busy[level]), shift = level * SLOT_BITS;
+		unsigned slot = (unsigned)__builtin_ctzll(w->busy[level]);
+		unsigned shift = level * SLOT_BITS;
 		uint64_t above = w->now_tick >> shift >> SLOT_BITS << SLOT_BITS;
 		*ret_level = level;
 		*ret_slot = slot;

@@ -11,7 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { TIMERS_TICK_MS = 16, TIMERS_SLOTS = 64, TIMERS_LEVELS = 10 }; /* 64^10 ticks are all of 2^64 ms */
+/* 64^10 ticks are all of 2^64 ms. */
+enum { TIMERS_TICK_MS = 16, TIMERS_SLOTS = 64, TIMERS_LEVELS = 10 };
 
 struct timer {
 	struct timer *next, **pprev; /* pprev == NULL: not armed */
@@ -36,8 +37,9 @@ static inline bool timer_is_armed(const struct timer *t)
 	return t->pprev != NULL;
 }
 /* Fires all that are due, those armed for the past first, then in the order of their ticks; each is
- * disarmed before its fire is called, and fire may arm and disarm any timer: one that is armed again,
- * even for a time that has passed, waits for the next call. A now_ms before that of an earlier call counts as that one. Returns how many fired. */
+ * disarmed before its fire is called, and fire may arm and disarm any timer: one that is armed
+ * again, even for a time that has passed, waits for the next call. A now_ms before that of an
+ * earlier call counts as that one. Returns how many fired. */
 unsigned timers_expire(struct timers *w, uint64_t now_ms);
 /* Milliseconds until the next may be due (a lower bound, so waking then is never too late);
  * UINT64_MAX when none is armed. */

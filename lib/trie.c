@@ -7,8 +7,8 @@
  * ($file-response/<clientid>) as well as one.
  *
  * The subscriptions of a node are an array in the order of arrival (the last one fills the place of
- * one that is removed). As soon as it is long, a table from owner to place goes with it: a hundred thousand
- * clients may subscribe to one filter, and each leaves in constant time.
+ * one that is removed). As soon as it is long, a table from owner to place goes with it: a hundred
+ * thousand clients may subscribe to one filter, and each leaves in constant time.
  *
  * Invariants: every node but the root has a subscription, or a child; a node is in its parent's
  * table exactly if it is neither "+" nor "#"; a "#" node has no children.
@@ -34,7 +34,7 @@ struct sub {
 struct subs {
 	struct sub *list;
 	uint32_t count, room;
-	uint32_t *places;    /* by owner's hash: 1 + the place in list, 0 = free; NULL while count ≤ SCAN_MAX */
+	uint32_t *places;    /* by owner's hash: 1 + index in list, 0 = free; NULL at first */
 	uint32_t places_max; /* a power of two */
 };
 
@@ -50,7 +50,7 @@ struct trie_node {
 	char level[];
 };
 
-/* A table is grown before it is more than three quarters full: probing always meets a free place. */
+/* Tables are grown before they are more than three quarters full: probing always meets a gap. */
 static bool table_is_full(uint32_t count, uint32_t max)
 {
 	return (uint64_t)(count + 1) * 4 > (uint64_t)max * 3;
@@ -192,7 +192,8 @@ static uint32_t children_find(const struct trie_node *n, const struct level *l, 
 	return at;
 }
 
-static struct trie_node *child_find(const struct trie *t, const struct trie_node *n, const struct level *l)
+static struct trie_node *child_find(const struct trie *t, const struct trie_node *n,
+	const struct level *l)
 {
 	return n->children_max ? n->children[children_find(n, l, level_hash(t, l))] : NULL;
 }
@@ -240,7 +241,8 @@ static void children_remove(struct trie_node *n, const struct trie_node *child)
 }
 
 /* The child of a filter's level: an existing one or NULL. */
-static struct trie_node *child_get(const struct trie *t, const struct trie_node *n, const struct level *l)
+static struct trie_node *child_get(const struct trie *t, const struct trie_node *n,
+	const struct level *l)
 {
 	if (level_is(l, '+'))
 		return n->plus;
@@ -253,7 +255,8 @@ static struct trie_node *child_new(struct trie *t, struct trie_node *parent, con
 {
 	bool is_wild = level_is(l, '+') || level_is(l, '#');
 
-	if (!is_wild && table_is_full(parent->children_count, parent->children_max) && children_grow(parent))
+	if (!is_wild && table_is_full(parent->children_count, parent->children_max) &&
+		children_grow(parent))
 		return NULL;
 	struct trie_node *n = calloc(1, sizeof(*n) + l->bytes);
 	if (!n)
@@ -316,8 +319,8 @@ int trie_init(struct trie *t)
 	*t = (struct trie){.root = calloc(1, sizeof(struct trie_node))};
 	if (!t->root)
 		return -ENOMEM;
-	/* lib/ has no source of randomness, but the address of a heap block is one: peers don't know it,
-	 * and nothing that can be observed depends on it. */
+	/* lib/ has no source of randomness, but the address of a heap block is one: peers don't
+	 * know it, and nothing that can be observed depends on it. */
 	t->seed = (uint64_t)(uintptr_t)t->root * UINT64_C(0x9e3779b97f4a7c15);
 	return 0;
 }
@@ -401,9 +404,10 @@ static void emit(const struct trie_node *n, trie_match_fn *fn, void *arg)
 }
 
 /* Walks every path of the trie that the name can take, depth first: at each node the child of the
- * name's level, then "+". `at` is where the level below node n begins, one past the end when the name is used
- * up; `from` is the child that was left last, NULL when n is entered. */
-void trie_match(const struct trie *t, const char *topic, size_t topic_bytes, trie_match_fn *fn, void *arg)
+ * name's level, then "+". `at` is where the level below node n begins, one past the end when the
+ * name is used up; `from` is the child that was left last, NULL when n is entered. */
+void trie_match(const struct trie *t, const char *topic, size_t topic_bytes, trie_match_fn *fn,
+	void *arg)
 {
 	/* [MQTT-4.7.2-1]: in the first level no wildcard matches a name that begins with "$". */
 	bool is_hidden = topic_bytes > 0 && topic[0] == '$';

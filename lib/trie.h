@@ -2,8 +2,8 @@
  * Subscriptions as a trie by topic level.
  *
  * Maps (filter, owner) to a small value. Matching a name calls back for every (owner, value) whose
- * filter matches; an owner with several matching filters is called several times. The order depends on
- * nothing but the history of adds and removes.
+ * filter matches; an owner with several matching filters is called several times. The order
+ * depends on nothing but the history of adds and removes.
  *
  * A node is a level of a filter: about 100 bytes, and a filter of 65,535 bytes can have 65,536 of
  * them. The caller bounds `nodes` and the levels of one filter (trie_levels), not this module.

@@ -1,6 +1,6 @@
 /*
- * Any bytes as a topic: it is no $file topic, or it is refused with one of the five words, or it is a
- * command; and a command, written again in its shortest form, is the same command.
+ * Any bytes as a topic: it is no $file topic, or it is refused with one of the five words, or it is
+ * a command; and a command, written again in its shortest form, is the same command.
  */
 #include <assert.h>
 #include <inttypes.h>
@@ -15,8 +15,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
 static void check_error(const struct filecmd *cmd)
 {
-	static const char *const words[] = {"invalid_fileid", "invalid_file_command", "invalid_offset",
-		"invalid_size", "invalid_checksum"};
+	static const char *const words[] = {"invalid_fileid", "invalid_file_command",
+		"invalid_offset", "invalid_size", "invalid_checksum"};
 	size_t i = 0;
 
 	assert(cmd->error);

@@ -1,7 +1,7 @@
 /*
- * Any bytes as the payload of init: refused with one of two words, or metadata that keeps every rule; what
- * was read, written as JSON and read again, is equal, is no longer than the payload was, and stays equal when
- * white space is put into its user_data.
+ * Any bytes as the payload of init: refused with one of two words, or metadata that keeps every
+ * rule; what was read, written as JSON and read again, is equal, is no longer than the payload was,
+ * and stays equal when white space is put into its user_data.
  */
 #include <assert.h>
 #include <stdint.h>
@@ -53,7 +53,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	const char *error = meta_parse((const char *)data, bytes, &m);
 
 	if (error) {
-		assert(strcmp(error, "invalid_filemeta") == 0 || strcmp(error, "invalid_filemeta_json") == 0);
+		assert(strcmp(error, "invalid_filemeta") == 0 ||
+			strcmp(error, "invalid_filemeta_json") == 0);
 		return 0;
 	}
 	assert(meta_name_ok(m.name, strlen(m.name)));

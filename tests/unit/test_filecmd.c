@@ -58,8 +58,8 @@ Test(filecmd, ordinary_topics)
 {
 	static const char *const topics[] = {"", "/", "a", "a/$file/f/init", "$file", "$file-async",
 		"$files/f/init", "$fil", "$fil/f/init", "$file-asyn/f/init", "$file-async2/f/init",
-		"$file-response/c", "$file-event/exported", "$FILE/f/init", "$File/f/init", " $file/f/init",
-		"$file /f/init", "/$file/f/init", "$SYS/x"};
+		"$file-response/c", "$file-event/exported", "$FILE/f/init", "$File/f/init",
+		" $file/f/init", "$file /f/init", "/$file/f/init", "$SYS/x"};
 
 	for (size_t i = 0; i < sizeof(topics) / sizeof(*topics); i++) {
 		struct filecmd cmd = parse(topics[i]);
@@ -160,8 +160,8 @@ Test(filecmd, the_table)
 
 Test(filecmd, numbers)
 {
-	static const char *const bad[] = {"+1", "-1", "-0", " 1", "1 ", "0x1", "1e3", "1.0", "\xd9\xa1",
-		"9223372036854775808", "18446744073709551615", "18446744073709551616",
+	static const char *const bad[] = {"+1", "-1", "-0", " 1", "1 ", "0x1", "1e3", "1.0",
+		"\xd9\xa1", "9223372036854775808", "18446744073709551615", "18446744073709551616",
 		"99999999999999999999999999999999"};
 	char form[64];
 
@@ -224,14 +224,16 @@ static const char *model(const char *topic)
 	const char *number = level[fin ? 3 : 2], *checksum = level[fin ? 4 : 3];
 	if (!*number || strspn(number, "0123456789") != strlen(number))
 		return fin ? "invalid_size" : "invalid_offset";
-	if (checksum && (strlen(checksum) != 64 || strspn(checksum, "0123456789abcdefABCDEF") != 64))
+	if (checksum &&
+		(strlen(checksum) != 64 || strspn(checksum, "0123456789abcdefABCDEF") != 64))
 		return "invalid_checksum";
 	return fin ? "fin" : "segment";
 }
 
 Test(filecmd, all_combinations_against_the_model)
 {
-	static const char *const words[] = {"", "f", "init", "abort", "status", "fin", "12", "x", HEX};
+	static const char *const words[] = {
+		"", "f", "init", "abort", "status", "fin", "12", "x", HEX};
 	static const char *const verbs[] = {"none", "init", "segment", "fin", "abort", "status"};
 	enum { WORDS = sizeof(words) / sizeof(*words), LEVELS = 5 };
 	unsigned tried = 0;

@@ -20,8 +20,8 @@ static int compare(const void *a, const void *b)
 
 static void expect_near(uint64_t got, uint64_t exact)
 {
-	cr_assert(got >= exact && got - exact <= exact / HIST_SUB, "%lu for %lu", (unsigned long)got,
-		(unsigned long)exact);
+	cr_assert(got >= exact && got - exact <= exact / HIST_SUB, "%lu for %lu",
+		(unsigned long)got, (unsigned long)exact);
 }
 
 Test(hist, empty)
@@ -36,8 +36,8 @@ Test(hist, one_value_of_every_size)
 {
 	for (unsigned bit = 0; bit < 64; bit++) {
 		uint64_t power = UINT64_C(1) << bit;
-		uint64_t values[] = {power - 1, power, power + 1, power | power / 2, power | power / 3,
-			power + (power - 1)};
+		uint64_t values[] = {power - 1, power, power + 1, power | power / 2,
+			power | power / 3, power + (power - 1)};
 		for (int i = 0; i < 6; i++) {
 			hist_init(&h);
 			hist_add(&h, values[i]);
@@ -68,7 +68,8 @@ Test(hist, small_values_are_exact)
 
 Test(hist, random_against_sorted)
 {
-	static const double quantiles[] = {0, 0.001, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 0.9999, 1};
+	static const double quantiles[] = {
+		0, 0.001, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 0.9999, 1};
 	static uint64_t values[COUNT];
 	unsigned seed = 3;
 

@@ -46,7 +46,8 @@ Test(json, accepts)
 		{" [ ] ", JSON_ARRAY, "[ ]"},
 		{"[1 , [2],{}]", JSON_ARRAY, "[1 , [2],{}]"},
 		{"{}", JSON_OBJECT, "{}"},
-		{"{ \"a\" : 1 , \"a\":{\"b\":[]} } ", JSON_OBJECT, "{ \"a\" : 1 , \"a\":{\"b\":[]} }"},
+		{"{ \"a\" : 1 , \"a\":{\"b\":[]} } ", JSON_OBJECT,
+			"{ \"a\" : 1 , \"a\":{\"b\":[]} }"},
 	};
 
 	for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
@@ -61,14 +62,15 @@ Test(json, accepts)
 Test(json, refuses)
 {
 	static const char *const bad[] = {"", " ", "nul", "nulll", "True", "truefalse", "1 2", "01",
-		"-", "+1", ".5", "1.", "1.e3", "1e", "1e+", "0x1", "NaN", "Infinity", "--1", "\"", "\"a",
-		"\"\\\"", "\"\\", "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"", "\"\\ud800\"", "\"\\udc00\"",
-		"\"\\ud800x\"", "\"\\ud800\\n\"", "\"\\ud800\\ud800\"", "\"\\ud800\\u0041\"",
-		"\"\\udc00\\ud800\"", "\"a\nb\"", "\"\t\"", "\"\x1f\"", "\"\xff\"", "\"\xc0\x80\"",
-		"\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"", "\"\xc3\"", "'a'", "[", "]", "[1", "[1,", "[1,]",
-		"[,1]", "[1 2]", "[1}", "{", "}", "{\"a\"", "{\"a\":", "{\"a\":1", "{\"a\":1,", "{\"a\":1,}",
-		"{,}", "{a:1}", "{1:1}", "{\"a\" 1}", "{\"a\":1 \"b\":2}", "{\"a\":1]", "{\"a\":}",
-		"/*c*/1", "1//c", "\xef\xbb\xbf{}", "\xc2\xa0[]", "[1]]", "{}{}"};
+		"-", "+1", ".5", "1.", "1.e3", "1e", "1e+", "0x1", "NaN", "Infinity", "--1", "\"",
+		"\"a", "\"\\\"", "\"\\", "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"", "\"\\ud800\"",
+		"\"\\udc00\"", "\"\\ud800x\"", "\"\\ud800\\n\"", "\"\\ud800\\ud800\"",
+		"\"\\ud800\\u0041\"", "\"\\udc00\\ud800\"", "\"a\nb\"", "\"\t\"", "\"\x1f\"",
+		"\"\xff\"", "\"\xc0\x80\"", "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"", "\"\xc3\"",
+		"'a'", "[", "]", "[1", "[1,", "[1,]", "[,1]", "[1 2]", "[1}", "{", "}", "{\"a\"",
+		"{\"a\":", "{\"a\":1", "{\"a\":1,", "{\"a\":1,}", "{,}", "{a:1}", "{1:1}",
+		"{\"a\" 1}", "{\"a\":1 \"b\":2}", "{\"a\":1]", "{\"a\":}", "/*c*/1", "1//c",
+		"\xef\xbb\xbf{}", "\xc2\xa0[]", "[1]]", "{}{}"};
 	struct json v = {JSON_TRUE, bad[0], 77};
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
@@ -212,7 +214,8 @@ static char *value_print(unsigned *seed, unsigned *style, unsigned depth, char *
 		{"\"\xc3\xa9\"", "\"\\u00E9\""}, {"\"/\\n\"", "\"\\/\\u000a\""}};
 	static const char *const numbers[][2] = {{"0", "-0.0"}, {"12", "1.2e1"}, {"-7", "-0.07E+2"},
 		{"9007199254740993", "9007199254740.993e3"}};
-	unsigned which = (unsigned)rand_r(seed) % (depth ? 6 : 4), form = (unsigned)rand_r(style) % 2;
+	unsigned which = (unsigned)rand_r(seed) % (depth ? 6 : 4),
+		 form = (unsigned)rand_r(style) % 2;
 	unsigned pick = (unsigned)rand_r(seed) % 4, count = (unsigned)rand_r(seed) % 4;
 	const char *space = form ? " \n" : "";
 

@@ -36,7 +36,8 @@ static void bad(const char *json, const char *error)
 	struct meta before = m;
 	const char *got = parse_bytes(json, strlen(json), &m);
 
-	cr_expect(got && strcmp(got, error) == 0, "%s: %s, not %s", json, got ? got : "good", error);
+	cr_expect(
+		got && strcmp(got, error) == 0, "%s: %s, not %s", json, got ? got : "good", error);
 	cr_expect(memcmp(&m, &before, sizeof(m)) == 0, "%s: touched the result", json);
 }
 
@@ -54,8 +55,9 @@ static void bad_field(const char *field)
 Test(meta, all_fields)
 {
 	struct meta m = good(" {\"name\":\"a.bin\",\"size\":168,\"checksum\":\"" HEX
-		"\",\"expire_at\":1700000000,\"segments_ttl\":600,\"user_data\":{ \"k\" : [1.50, 1e2] },"
-		"\"future\":[{}]}\r\n");
+			     "\",\"expire_at\":1700000000,\"segments_ttl\":600,\"user_data\":{ "
+			     "\"k\" : [1.50, 1e2] },"
+			     "\"future\":[{}]}\r\n");
 
 	cr_expect_str_eq(m.name, "a.bin");
 	cr_expect(m.has_size && m.size == 168);
@@ -90,9 +92,10 @@ Test(meta, not_json)
 {
 	static const char *const texts[] = {"", " ", "x", "{", "[]", "\"a\"", "12", "null", "true",
 		"{\"name\":\"a\"", "{\"name\":\"a\"}x", "{\"name\":\"a\"}{}", "{\"name\":\"a\",}",
-		"{'name':'a'}", "{\"name\":\"a\xff\"}", "{\"name\":\"a\n\"}", "{\"name\":\"\xed\xa0\x80\"}",
-		"{\"name\":\"\\ud800\"}", "{\"name\":\"\\udc00x\"}", "{\"name\":\"a\",\"user_data\":\"\\ud800\"}",
-		"{\"name\":\"a\",\"size\":01}", "{\"name\":\"a\",\"size\":+1}", "{\"name\":\"a\",\"size\":1.}",
+		"{'name':'a'}", "{\"name\":\"a\xff\"}", "{\"name\":\"a\n\"}",
+		"{\"name\":\"\xed\xa0\x80\"}", "{\"name\":\"\\ud800\"}", "{\"name\":\"\\udc00x\"}",
+		"{\"name\":\"a\",\"user_data\":\"\\ud800\"}", "{\"name\":\"a\",\"size\":01}",
+		"{\"name\":\"a\",\"size\":+1}", "{\"name\":\"a\",\"size\":1.}",
 		"{\"name\":\"a\",\"size\":NaN}", "\xef\xbb\xbf{\"name\":\"a\"}"};
 
 	for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++)
@@ -104,12 +107,12 @@ Test(meta, not_json)
 
 Test(meta, names)
 {
-	static const char *const fine[] = {"a", ".a", "...", "..a", "a.", " ", "a b", "%2F", "%", "~", "\"",
-		"'", "a;b|c*?<>&$", "\xc2\xa0", "\xe4\xb8\xad\xe6\x96\x87.txt", "\xf0\x9f\x98\x80",
-		"\xef\xbf\xbd", "\xf0\x9f\xbf\xbe", "-rf", "con"};
-	static const char *const refused[] = {"", ".", "..", "/", "a/b", "../a", "a\\b", "\\", "c:", ":",
-		"\x01", "a\n", "\x1f", "\x7f", "\xc2\x80", "\xc2\x85", "\xc2\x9f", "\xef\xbf\xbe",
-		"\xef\xbf\xbf", "\xed\xa0\x80", "\xff", "\xc0\xaf", "\xc3"};
+	static const char *const fine[] = {"a", ".a", "...", "..a", "a.", " ", "a b", "%2F", "%",
+		"~", "\"", "'", "a;b|c*?<>&$", "\xc2\xa0", "\xe4\xb8\xad\xe6\x96\x87.txt",
+		"\xf0\x9f\x98\x80", "\xef\xbf\xbd", "\xf0\x9f\xbf\xbe", "-rf", "con"};
+	static const char *const refused[] = {"", ".", "..", "/", "a/b", "../a", "a\\b", "\\",
+		"c:", ":", "\x01", "a\n", "\x1f", "\x7f", "\xc2\x80", "\xc2\x85", "\xc2\x9f",
+		"\xef\xbf\xbe", "\xef\xbf\xbf", "\xed\xa0\x80", "\xff", "\xc0\xaf", "\xc3"};
 	char name[META_NAME_MAX + 2];
 
 	for (size_t i = 0; i < sizeof(fine) / sizeof(*fine); i++)
@@ -128,10 +131,10 @@ Test(meta, names_in_json)
 	cr_expect_str_eq(m.name, "\xe4\xb8\xad\xf0\x9f\x98\x80\"");
 	meta_fini(&m);
 
-	static const char *const refused[] = {"\"\"", "\".\"", "\"..\"", "\"\\u002e\\u002e\"", "\"a\\/b\"",
-		"\"a\\u002fb\"", "\"a\\\\b\"", "\"a:b\"", "\"a\\n\"", "\"\\u0000\"", "\"a\\u0000\"",
-		"\"a\\u0000b\"", "\"\\u007f\"", "\"\\u009f\"", "\"\\ufffe\"", "\"\\uffff\"", "1", "true",
-		"[\"a\"]", "{\"a\":1}"};
+	static const char *const refused[] = {"\"\"", "\".\"", "\"..\"", "\"\\u002e\\u002e\"",
+		"\"a\\/b\"", "\"a\\u002fb\"", "\"a\\\\b\"", "\"a:b\"", "\"a\\n\"", "\"\\u0000\"",
+		"\"a\\u0000\"", "\"a\\u0000b\"", "\"\\u007f\"", "\"\\u009f\"", "\"\\ufffe\"",
+		"\"\\uffff\"", "1", "true", "[\"a\"]", "{\"a\":1}"};
 	char json[1024], name[512];
 	for (size_t i = 0; i < sizeof(refused) / sizeof(*refused); i++) {
 		snprintf(json, sizeof(json), "{\"name\":%s}", refused[i]);
@@ -156,13 +159,15 @@ Test(meta, names_in_json)
 
 Test(meta, integers_keep_every_digit)
 {
-	struct meta m = good("{\"name\":\"a\",\"size\":9007199254740993,\"expire_at\":9223372036854775807,"
-			     "\"segments_ttl\":9223372036854775806}");
+	struct meta m =
+		good("{\"name\":\"a\",\"size\":9007199254740993,\"expire_at\":9223372036854775807,"
+		     "\"segments_ttl\":9223372036854775806}");
 	cr_expect_eq(m.size, 9007199254740993u);
 	cr_expect_eq(m.expire_at, INT64_MAX);
 	cr_expect_eq(m.segments_ttl, INT64_MAX - 1);
 	meta_fini(&m);
-	m = good("{\"name\":\"a\",\"size\":\"123\",\"expire_at\":\"9007199254740993\",\"segments_ttl\":\"01\"}");
+	m = good("{\"name\":\"a\",\"size\":\"123\",\"expire_at\":\"9007199254740993\",\"segments_"
+		 "ttl\":\"01\"}");
 	cr_expect_eq(m.size, 123);
 	cr_expect_eq(m.expire_at, 9007199254740993u);
 	cr_expect_eq(m.segments_ttl, 1);
@@ -174,8 +179,8 @@ Test(meta, integers_keep_every_digit)
 	static const char *const keys[] = {"size", "expire_at", "segments_ttl"};
 	static const char *const values[] = {"1.5", "1.0", "-1", "1e3", "9223372036854775808",
 		"18446744073709551617", "1000000000000000000000000000", "\"\"", "\"-1\"", "\"+1\"",
-		"\"1.5\"", "\" 1\"", "\"1 \"", "\"x\"", "\"0x1\"", "\"9223372036854775808\"", "true",
-		"false", "[]", "[1]", "{}"};
+		"\"1.5\"", "\" 1\"", "\"1 \"", "\"x\"", "\"0x1\"", "\"9223372036854775808\"",
+		"true", "false", "[]", "[1]", "{}"};
 	char field[256];
 	for (size_t k = 0; k < 3; k++) {
 		for (size_t i = 0; i < sizeof(values) / sizeof(*values); i++) {
@@ -190,15 +195,18 @@ Test(meta, integers_keep_every_digit)
 Test(meta, checksums)
 {
 	struct meta a = good("{\"name\":\"a\",\"checksum\":\"" HEX "\"}");
-	struct meta b = good(
-		"{\"name\":\"a\",\"checksum\":\"00112233445566778899AABBCCDDEEFFFFEEDDCCBBAA99887766554433221100\"}");
+	struct meta b =
+		good("{\"name\":\"a\",\"checksum\":"
+		     "\"00112233445566778899AABBCCDDEEFFFFEEDDCCBBAA99887766554433221100\"}");
 	cr_expect(meta_equal(&a, &b));
 	meta_fini(&a);
 	meta_fini(&b);
 	bad_field("\"checksum\":\"\"");
 	bad_field("\"checksum\":\"" HEX "0\"");
-	bad_field("\"checksum\":\"0112233445566778899aabbccddeeffffeeddccbbaa99887766554433221100\"");
-	bad_field("\"checksum\":\"x0112233445566778899aabbccddeeffffeeddccbbaa99887766554433221100\"");
+	bad_field(
+		"\"checksum\":\"0112233445566778899aabbccddeeffffeeddccbbaa99887766554433221100\"");
+	bad_field("\"checksum\":"
+		  "\"x0112233445566778899aabbccddeeffffeeddccbbaa99887766554433221100\"");
 	bad_field("\"checksum\":12");
 	bad_field("\"checksum\":[]");
 }
@@ -218,13 +226,15 @@ Test(meta, the_last_of_a_repeated_key_counts)
 	bad("{\"name\":\"a\",\"name\":null}", "invalid_filemeta");
 	/* Only keys of the object itself count, and only whole ones. */
 	bad("{\"x\":{\"name\":\"a\"}}", "invalid_filemeta");
-	bad("{\"names\":\"a\",\"nam\":\"a\",\"Name\":\"a\",\"name\\u0000\":\"a\"}", "invalid_filemeta");
+	bad("{\"names\":\"a\",\"nam\":\"a\",\"Name\":\"a\",\"name\\u0000\":\"a\"}",
+		"invalid_filemeta");
 }
 
 Test(meta, user_data_is_verbatim)
 {
-	static const char *const values[] = {"1", "-0.0", "123456789012345678901234567890.10", "1E400",
-		"false", "\"\"", "\"\\u0000\\/\\u00E9\"", "[ ]", "{ \"a\" :\n[ 1 , {} ],\"a\":null}"};
+	static const char *const values[] = {"1", "-0.0", "123456789012345678901234567890.10",
+		"1E400", "false", "\"\"", "\"\\u0000\\/\\u00E9\"", "[ ]",
+		"{ \"a\" :\n[ 1 , {} ],\"a\":null}"};
 	char json[256];
 
 	for (size_t i = 0; i < sizeof(values) / sizeof(*values); i++) {
@@ -240,8 +250,10 @@ Test(meta, equality)
 {
 	static const char *const texts[] = {"{\"name\":\"a\"}", "{\"name\":\"b\"}",
 		"{\"name\":\"a\",\"size\":0}", "{\"name\":\"a\",\"size\":9007199254740992}",
-		"{\"name\":\"a\",\"size\":9007199254740993}", "{\"name\":\"a\",\"checksum\":\"" HEX "\"}",
-		"{\"name\":\"a\",\"checksum\":\"10112233445566778899aabbccddeeffffeeddccbbaa99887766554433221100\"}",
+		"{\"name\":\"a\",\"size\":9007199254740993}",
+		"{\"name\":\"a\",\"checksum\":\"" HEX "\"}",
+		"{\"name\":\"a\",\"checksum\":"
+		"\"10112233445566778899aabbccddeeffffeeddccbbaa99887766554433221100\"}",
 		"{\"name\":\"a\",\"expire_at\":0}", "{\"name\":\"a\",\"segments_ttl\":1}",
 		"{\"name\":\"a\",\"user_data\":0}", "{\"name\":\"a\",\"user_data\":{}}",
 		"{\"name\":\"a\",\"user_data\":{\"n\":9007199254740992}}",
@@ -253,7 +265,8 @@ Test(meta, equality)
 		m[i] = good(texts[i]);
 	for (int i = 0; i < COUNT; i++)
 		for (int k = 0; k < COUNT; k++)
-			cr_expect_eq(meta_equal(&m[i], &m[k]), i == k, "%s and %s", texts[i], texts[k]);
+			cr_expect_eq(
+				meta_equal(&m[i], &m[k]), i == k, "%s and %s", texts[i], texts[k]);
 	for (int i = 0; i < COUNT; i++)
 		meta_fini(&m[i]);
 
@@ -284,14 +297,16 @@ Test(meta, copy_is_deep)
 
 Test(meta, canonical_json)
 {
-	struct meta m = good("{ \"user_data\":{ \"a\":1e2 }, \"segments_ttl\":\"1\", \"expire_at\":2,"
-			     "\"checksum\":\"00112233445566778899AABBCCDDEEFFFFEEDDCCBBAA99887766554433221100\","
-			     "\"size\":\"9223372036854775807\",\"name\":\"\\u0022\\u4e2d\",\"x\":0}");
+	struct meta m = good(
+		"{ \"user_data\":{ \"a\":1e2 }, \"segments_ttl\":\"1\", \"expire_at\":2,"
+		"\"checksum\":\"00112233445566778899AABBCCDDEEFFFFEEDDCCBBAA99887766554433221100\","
+		"\"size\":\"9223372036854775807\",\"name\":\"\\u0022\\u4e2d\",\"x\":0}");
 	size_t bytes = 0;
 	char *json = meta_to_json(&m, &bytes);
 
-	cr_assert_str_eq(json, "{\"name\":\"\\\"\xe4\xb8\xad\",\"size\":9223372036854775807,\"checksum\":\"" HEX
-			       "\",\"expire_at\":2,\"segments_ttl\":1,\"user_data\":{ \"a\":1e2 }}");
+	cr_assert_str_eq(json,
+		"{\"name\":\"\\\"\xe4\xb8\xad\",\"size\":9223372036854775807,\"checksum\":\"" HEX
+		"\",\"expire_at\":2,\"segments_ttl\":1,\"user_data\":{ \"a\":1e2 }}");
 	cr_expect_eq(bytes, strlen(json));
 	struct meta again = good(json);
 	cr_expect(meta_equal(&m, &again));
@@ -382,7 +397,8 @@ Test(meta, the_slowest_comparison_is_bounded)
 	struct meta m[2];
 
 	for (int k = 0; k < 2; k++) {
-		char *json = malloc(META_PAYLOAD_MAX + 1), *at = stpcpy(json, "{\"name\":\"a\",\"user_data\":");
+		char *json = malloc(META_PAYLOAD_MAX + 1),
+		     *at = stpcpy(json, "{\"name\":\"a\",\"user_data\":");
 		for (int i = 0; i < 62; i++)
 			at = stpcpy(at, "{\"a\":");
 		*at++ = '{';

@@ -28,12 +28,14 @@ static void expect_file(const char *in, const char *expected)
 
 Test(names, ids)
 {
-	static const char *const rows[][2] = {{"abcXYZ019_-", "abcXYZ019_-"}, {".", "%2E"}, {"..", "%2E."},
-		{".a.b", "%2Ea.b"}, {"../../etc/passwd", "%2E.%2F..%2Fetc%2Fpasswd"}, {"a/b", "a%2Fb"},
-		{"a\\b", "a%5Cb"}, {"a:b", "a%3Ab"}, {"a~2", "a%7E2"}, {"a%2Fb", "a%252Fb"}, {" ", "%20"},
-		{"a;rm -rf *", "a%3Brm%20-rf%20%2A"}, {"\x01\x7f\n", "%01%7F%0A"},
+	static const char *const rows[][2] = {{"abcXYZ019_-", "abcXYZ019_-"}, {".", "%2E"},
+		{"..", "%2E."}, {".a.b", "%2Ea.b"},
+		{"../../etc/passwd", "%2E.%2F..%2Fetc%2Fpasswd"}, {"a/b", "a%2Fb"},
+		{"a\\b", "a%5Cb"}, {"a:b", "a%3Ab"}, {"a~2", "a%7E2"}, {"a%2Fb", "a%252Fb"},
+		{" ", "%20"}, {"a;rm -rf *", "a%3Brm%20-rf%20%2A"}, {"\x01\x7f\n", "%01%7F%0A"},
 		{"\xc3\xa9\xf0\x9f\x98\x80", "\xc3\xa9\xf0\x9f\x98\x80"}, {"\xffz", "%FFz"},
-		{"\xc3", "%C3"}, {"\xed\xa0\x80", "%ED%A0%80"}, {"$file", "%24file"}, {"+#", "%2B%23"}};
+		{"\xc3", "%C3"}, {"\xed\xa0\x80", "%ED%A0%80"}, {"$file", "%24file"},
+		{"+#", "%2B%23"}};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
 		expect_id(rows[i][0], strlen(rows[i][0]), rows[i][1]);
@@ -81,7 +83,8 @@ Test(names, files)
 	expect_file("100%", "100%25");
 	expect_file("%2E", "%252E");
 	expect_file("a b~1;*?\"<>|", "a b~1;*?\"<>|");
-	expect_file("\xe4\xb8\xad\xe6\x96\x87 \xf0\x9f\x98\x80", "\xe4\xb8\xad\xe6\x96\x87 \xf0\x9f\x98\x80");
+	expect_file("\xe4\xb8\xad\xe6\x96\x87 \xf0\x9f\x98\x80",
+		"\xe4\xb8\xad\xe6\x96\x87 \xf0\x9f\x98\x80");
 	/* Refused long before; if one came all the same, it would stay in its directory. */
 	expect_file("", "%");
 	expect_file("..", "%2E.");
@@ -127,9 +130,10 @@ static unsigned random_state = 11;
 
 static size_t random_id(char *id, size_t max)
 {
-	static const char *const pieces[] = {"/", "..", ".", "%", "~", "%2F", "a", "A", "\xc3\xa9", "\xff", "\0",
-		"\xf0\x9f\x98\x80", "-", "-e", "1", ":", "\\", "\n"};
-	size_t bytes = 0, count = 1 + (size_t)rand_r(&random_state) % (rand_r(&random_state) % 4 ? 6 : 150);
+	static const char *const pieces[] = {"/", "..", ".", "%", "~", "%2F", "a", "A", "\xc3\xa9",
+		"\xff", "\0", "\xf0\x9f\x98\x80", "-", "-e", "1", ":", "\\", "\n"};
+	size_t bytes = 0,
+	       count = 1 + (size_t)rand_r(&random_state) % (rand_r(&random_state) % 4 ? 6 : 150);
 
 	for (size_t i = 0; i < count && bytes + 4 < max; i++) {
 		size_t which = (size_t)rand_r(&random_state) % (sizeof(pieces) / sizeof(*pieces));
@@ -166,7 +170,7 @@ static void expect_injective(struct named *all, size_t count)
 		if (strcmp(all[i - 1].name, all[i].name) != 0)
 			continue;
 		cr_assert(all[i - 1].id_bytes == all[i].id_bytes &&
-				memcmp(all[i - 1].id, all[i].id, all[i].id_bytes) == 0,
+				  memcmp(all[i - 1].id, all[i].id, all[i].id_bytes) == 0,
 			"two ids are %s", all[i].name);
 	}
 }
@@ -189,7 +193,8 @@ Test(names, random_ids)
 		names_staging(1, n->id, split, n->id + split, n->id_bytes - split, 1, s->name);
 		expect_component(s->name, NAMES_STAGING_MAX);
 		for (const char *c = s->name; *c; c++)
-			cr_assert((signed char)*c > 0 && !isupper((unsigned char)*c), "%s", s->name);
+			cr_assert(
+				(signed char)*c > 0 && !isupper((unsigned char)*c), "%s", s->name);
 		s->id_bytes = (size_t)snprintf(s->id, 16, "%zu,", split);
 		memcpy(s->id + s->id_bytes, n->id, n->id_bytes < 1000 ? n->id_bytes : 1000);
 		s->id_bytes += n->id_bytes < 1000 ? n->id_bytes : 1000;

@@ -118,9 +118,10 @@ static void expire(uint64_t to_ms)
 		unsigned times = all[i].fired - before[i].fired;
 		cr_assert_leq(times, 1, "fired twice in one call");
 		fired -= times;
-		/* The last tick that has begun is what counts as now; only another timer's callback may
-		 * have kept one that is due from firing. */
-		bool was_due = before[i].armed && before[i].deadline_ms <= to_ms / TIMERS_TICK_MS * TIMERS_TICK_MS;
+		/* The last tick that has begun is what counts as now; only another timer's callback
+		 * may have kept one that is due from firing. */
+		bool was_due = before[i].armed &&
+			       before[i].deadline_ms <= to_ms / TIMERS_TICK_MS * TIMERS_TICK_MS;
 		if (was_due && times == 0)
 			cr_assert_neq(all[i].changes, before[i].changes, "late");
 	}
@@ -172,7 +173,8 @@ static void on_fire_simple(struct timer *t)
 	m->fired++;
 }
 
-/* Sleeping exactly as long as the wheel says, nothing is more than a tick late and few wakes are vain. */
+/* Sleeping exactly as long as the wheel says, nothing is more than a tick late and few wakes are
+ * vain. */
 Test(timers, sleeping_by_next_ms)
 {
 	static struct timers w;
@@ -191,7 +193,8 @@ Test(timers, sleeping_by_next_ms)
 		fired += now_fired;
 		for (int i = 0; i < 1000; i++) {
 			if (!timers[i].fired)
-				cr_assert_gt(timers[i].timer.deadline_ms + TIMERS_TICK_MS, clock_ms, "late");
+				cr_assert_gt(timers[i].timer.deadline_ms + TIMERS_TICK_MS, clock_ms,
+					"late");
 		}
 	}
 	cr_expect_eq(fired, 1000);

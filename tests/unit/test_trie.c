@@ -32,7 +32,7 @@ static bool model_match(const char *filter, const char *topic)
 	if (strcmp(filter, "#") == 0)
 		return true;
 	bool level = (f - filter == 1 && *filter == '+') ||
-		(f - filter == t - topic && strncmp(filter, topic, (size_t)(f - filter)) == 0);
+		     (f - filter == t - topic && strncmp(filter, topic, (size_t)(f - filter)) == 0);
 	if (!level)
 		return false;
 	if (!*t)
@@ -181,12 +181,14 @@ Test(trie, random_against_the_model)
 				if (i >= 0)
 					entries[i] = entries[--entries_count];
 			} else if (i >= 0 || entries_count < ENTRIES_MAX) {
-				cr_assert_eq(add(&t, path, owner, (uint32_t)step), i < 0, "%s", path);
+				cr_assert_eq(
+					add(&t, path, owner, (uint32_t)step), i < 0, "%s", path);
 				if (i < 0)
 					i = entries_count++;
 				strcpy(entries[i].filter, path);
 				entries[i].owner = owner;
-				entries[i].sub = (struct trie_sub){(uint8_t)(step % 3), (uint32_t)step};
+				entries[i].sub =
+					(struct trie_sub){(uint8_t)(step % 3), (uint32_t)step};
 			}
 			cr_assert_eq(t.count, (uint64_t)entries_count);
 			random_path(path, false);
@@ -252,8 +254,8 @@ Test(trie, the_examples_of_the_specification)
 		struct trie t;
 		cr_assert_eq(trie_init(&t), 0);
 		cr_assert_eq(add(&t, rows[i].filter, 0, 1), 1);
-		cr_expect_eq(match(&t, rows[i].topic).all, rows[i].matches, "%s and %s", rows[i].filter,
-			rows[i].topic);
+		cr_expect_eq(match(&t, rows[i].topic).all, rows[i].matches, "%s and %s",
+			rows[i].filter, rows[i].topic);
 		cr_expect_eq(model_matches(rows[i].filter, rows[i].topic), rows[i].matches,
 			"the model: %s and %s", rows[i].filter, rows[i].topic);
 		cr_expect_eq(t.nodes, trie_levels(rows[i].filter, strlen(rows[i].filter)));
