@@ -10,6 +10,7 @@
 #include "meta.h"
 
 #define HEX "00112233445566778899aabbccddeeffffeeddccbbaa99887766554433221100"
+#define HEX_OTHER "10112233445566778899aabbccddeeffffeeddccbbaa99887766554433221100"
 
 static const char *parse_bytes(const char *json, size_t bytes, struct meta *ret)
 {
@@ -252,8 +253,7 @@ Test(meta, equality)
 		"{\"name\":\"a\",\"size\":0}", "{\"name\":\"a\",\"size\":9007199254740992}",
 		"{\"name\":\"a\",\"size\":9007199254740993}",
 		"{\"name\":\"a\",\"checksum\":\"" HEX "\"}",
-		"{\"name\":\"a\",\"checksum\":"
-		"\"10112233445566778899aabbccddeeffffeeddccbbaa99887766554433221100\"}",
+		"{\"name\":\"a\",\"checksum\":\"" HEX_OTHER "\"}",
 		"{\"name\":\"a\",\"expire_at\":0}", "{\"name\":\"a\",\"segments_ttl\":1}",
 		"{\"name\":\"a\",\"user_data\":0}", "{\"name\":\"a\",\"user_data\":{}}",
 		"{\"name\":\"a\",\"user_data\":{\"n\":9007199254740992}}",
