@@ -1,0 +1,384 @@
+"""Hostile peers: a clear outcome, bounded memory, and an honest client beside them undisturbed."""
+
+import contextlib
+import os
+import random
+import time
+
+from harness import BOTH, Skip, V5, V311, cases, eq, limit, sha256, some_bytes, until, yes
+from rawmqtt import (PINGREQ_PACKET, Closed, connect_packet, packet, publish_packet,
+                     subscribe_packet)
+
+MIB = 1 << 20
+
+
+class Honest:
+    """A client that uploads a file in small steps while others misbehave, and is timed."""
+
+    def __init__(self, t):
+        self.t, self.data, self.round = t, some_bytes(64 << 10), 0
+        self.client = t.client("honest")
+        self.times = []
+
+    def step(self):
+        """One whole small file; the longest wait for an ack is kept."""
+        self.round += 1
+        name = f"h{self.round}"
+        for topic, payload in ((f"$file/{name}/init", b'{"name":"a"}'),
+                               (f"$file/{name}/0/{sha256(self.data)}", self.data),
+                               (f"$file/{name}/fin/{len(self.data)}/{sha256(self.data)}", b"")):
+            began = time.monotonic()
+            eq(self.client.publish(topic, payload).reason, 0, f"ack of {topic}")
+            self.times.append(time.monotonic() - began)
+        began = time.monotonic()
+        self.client.ping()
+        self.times.append(time.monotonic() - began)
+
+    def check(self, seconds):
+        yes(max(self.times) < seconds * self.t.slow,
+            f"the honest client waited {max(self.times):.2f} s")
+        yes(self.round > 0, "the honest client did something")
+
+
+@contextlib.contextmanager
+def memory_bound(t, d, megabytes):
+    before = d.rss_bytes()
+    yield
+    grown = d.rss_bytes("VmHWM") - before
+    # Sanitizers keep freed memory, so there the figure says nothing.
+    yes(t.slow > 1 or grown < megabytes * MIB, f"memory grew by {grown / MIB:.1f} MiB")
+
+
+@limit(120)
+def test_many_transfers_opened_and_abandoned(t):
+    d = t.daemon("transfer.open_client_max=20000")
+    honest = Honest(t)
+    honest.step()
+    count = 10_000 if t.slow == 1 else 2000
+    with memory_bound(t, d, 64):
+        c = t.client("flood", timeout=100)
+        messages = ((f"$file/t{i}/{verb}", body) for i in range(count)
+                    for verb, body in (("init", b'{"name":"a","size":1000}'), ("5", b"x" * 100)))
+        for at, ack in enumerate(c.publish_each(messages, window=200)):
+            eq(ack.reason, 0, f"ack {at}")
+            if at % 1000 == 0:
+                honest.step()
+        c.abandon()
+        honest.step()
+    honest.check(3)
+    eq(d.stats()["transfers_open"], count, "transfers_open")
+    yes(d.descriptors() < 1500, f"{d.descriptors()} descriptors")
+    # All of them are known after a restart, and can be ended.
+    d.restart()
+    eq(d.stats()["transfers_open"], count, "transfers_open after the restart")
+    c = t.client("flood", timeout=100)
+    for ack in c.publish_each(((f"$file/t{i}/abort", b"") for i in range(count)), window=200):
+        eq(ack.reason, 0, "ack of abort")
+    eq(d.stats()["transfers_open"], 0, "transfers_open")
+    until(lambda: not d.staged_files(), "staging is empty")
+
+
+def test_open_transfers_are_capped(t):
+    d = t.daemon("transfer.open_max=100", "transfer.open_client_max=60")
+    a, b = t.client("a"), t.client("b")
+    init = b'{"name":"a"}'
+    codes = [x.reason for x in a.publish_all([(f"$file/f{i}/init", init) for i in range(80)])]
+    eq(codes, [0] * 60 + [0x97] * 20, "acks of one client")
+    codes = [x.reason for x in b.publish_all([(f"$file/f{i}/0", b"x") for i in range(80)])]
+    eq(codes.count(0), 40, "accepted of the other")
+    eq(set(codes[40:]), {0x97}, "the rest")
+    eq(d.stats()["transfers_open"], 100, "transfers_open")
+
+
+@cases(version=BOTH)
+def test_truncated_packets(t, version):
+    """Every packet type cut at every length, then the connection is gone: nothing happens."""
+    d = t.daemon()
+    honest = Honest(t)
+    whole = [connect_packet("cut", version, will={"topic": "a", "payload": b"b"}, username="u"),
+             publish_packet("$file/f/0", b"x" * 40, 1, 1, version),
+             publish_packet("$file/f/init", b'{"name":"a"}', 2, 1, version),
+             subscribe_packet([("a", 0), ("b", 1)], 1, version), PINGREQ_PACKET]
+    for data in whole:
+        for length in range(0, len(data), 1 if t.slow == 1 else 5):
+            c = t.client("cut", version, connect=False)
+            t.clients.pop()
+            if data is not whole[0]:
+                c.send(whole[0])
+            c.send(data[:length])
+            (c.close, c.abandon)[length % 2]()
+        honest.step()
+    honest.check(2)
+    until(lambda: d.stats()["connections"] == 1, "the other connections are gone")
+    eq(t.uploader("cut").status("f")["state"], "none", "state")
+
+
+def test_random_bytes(t):
+    d = t.daemon()
+    honest = Honest(t)
+    rng = random.Random(3)
+    hello = connect_packet("noise")
+    with memory_bound(t, d, 32):
+        for round_no in range(400):
+            c = t.client("noise", connect=False)
+            t.clients.pop()
+            noise = rng.randbytes(rng.randrange(1, 3000))
+            try:
+                c.send((hello if round_no % 2 else b"") + noise)
+            except Closed:
+                pass
+            c.abandon()
+            if round_no % 40 == 0:
+                honest.step()
+    honest.check(2)
+
+
+def test_mutated_packets(t):
+    """Good packets with single bytes changed: the nearest neighbours of what parsers expect."""
+    t.daemon()
+    honest = Honest(t)
+    rng = random.Random(4)
+    packets = [publish_packet("$file/f/init", b'{"name":"a"}', 1, 1,
+                              props={"response_topic": "r", "correlation_data": b"x",
+                                     "user_property": [("k", "v")]}),
+               publish_packet("$file/f/fin/12/" + "a" * 64, b"", 2, 2, props={"topic_alias": 3}),
+               subscribe_packet([("$share/g/a/#", 1), ("+/b", 0)], 3, props={"subscription_id": 5})]
+    for round_no in range(600):
+        data = bytearray(packets[round_no % 3])
+        for _ in range(rng.randrange(1, 4)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        c = t.client("mut", connect=False)
+        t.clients.pop()
+        try:
+            c.send(connect_packet("mut") + bytes(data) + PINGREQ_PACKET)
+            if round_no % 20 == 0:
+                c.socket.settimeout(0.05)
+                with contextlib.suppress(OSError):
+                    c.socket.recv(1000)
+        except Closed:
+            pass
+        c.close()
+        if round_no % 60 == 0:
+            honest.step()
+    honest.check(2)
+
+
+def test_oversized_lengths(t):
+    """A length is a claim: nothing is allocated for it."""
+    d = t.daemon()
+    honest = Honest(t)
+    with memory_bound(t, d, 48):
+        clients = []
+        for at in range(200):
+            c = t.client(f"big{at}")
+            c.send(b"\x32\xff\xff\xff\x7f" + publish_packet("$file/f/0", b"", 1, 1)[2:] + b"x" * 100)
+            clients.append(c)
+        for at in range(200):
+            c = t.client(connect=False)
+            c.send(b"\x10\xff\xff\xff\x7f\x00\x04MQTT")
+            clients.append(c)
+        for _ in range(5):
+            honest.step()
+    honest.check(2)
+
+
+@limit(90)
+def test_slow_peers(t):
+    """One byte at a time on many connections, in every state."""
+    d = t.daemon("mqtt.connect_timeout=3s")
+    honest = Honest(t)
+    streams = {}
+    for at in range(150):
+        kind = at % 3
+        c = t.client(f"slow{at}", connect=kind > 0)
+        data = (connect_packet("x" * 500), publish_packet("$file/" + "f" * 400 + "/init", b"{}", 1, 1),
+                publish_packet("$file/f/0", b"x" * 50_000, 1, 1))[kind]
+        streams[c] = (kind, data)
+    began, sent = time.monotonic(), 0
+    while time.monotonic() - began < 5:
+        for c, (kind, data) in streams.items():
+            with contextlib.suppress(Closed):
+                c.send(data[sent:sent + 1])
+        sent += 1
+        honest.step()
+        time.sleep(0.05)
+    honest.check(1)
+    eq(d.stats()["connections"], 101, "those that did not finish CONNECT in time are gone")
+
+
+@limit(90)
+def test_never_reads_its_acks(t):
+    """The daemon stops reading such a connection instead of collecting answers without end."""
+    d = t.daemon("mqtt.unacknowledged_max=1000")
+    honest = Honest(t)
+    stuck = t.client("stuck", receive_buffer=2048)
+    stuck.socket.settimeout(0)
+    batch = b"".join(publish_packet("$file/f/" + "x" * 300, b"", 1, i + 1) for i in range(500))
+    with memory_bound(t, d, 16):
+        sent, began = 0, time.monotonic()
+        while time.monotonic() - began < 3:
+            try:
+                sent += stuck.socket.send(batch[sent % len(batch):])
+            except BlockingIOError:
+                honest.step()
+    honest.check(1)
+    eq(d.is_alive(), True, "daemon")
+
+
+@cases(version=[V311, V5])
+def test_json_bombs(t, version):
+    t.daemon()
+    up = t.uploader("bomb", version)
+    honest = Honest(t)
+    deep = 30_000
+    for payload, description in (
+            (b"[" * deep + b"]" * deep, "invalid_filemeta_json"),
+            (b'{"name":"a","user_data":' + b"[" * deep + b"]" * deep + b"}", "invalid_filemeta_json"),
+            (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, "invalid_filemeta_json"),
+            (b"[" * 65_000, "invalid_filemeta_json"), (b'{"name":"' + b"\\" * 60_000, None),
+            (b'{"name":"a","size":1' + b"0" * 60_000 + b"}", "invalid_filemeta"),
+            (b'{"name":"a","size":1e999}', "invalid_filemeta"),
+            (b'{"name":"a","size":-0.0000000000001}', "invalid_filemeta"),
+            (b'{"name":"' + b"\\u0061" * 10_000 + b'"}', "invalid_filemeta"),
+            (b"{" + b'"name":"b",' * 5000 + b'"name":"a"}', "success"),
+            (b'{"name":"a","user_data":[' + b"{}," * 20_000 + b"{}]}", None),
+            (b'{"name":"a\\u0000b"}', "invalid_filemeta"), (b"\0" * 60_000, "invalid_filemeta_json"),
+            (b" " * 65_536, "invalid_filemeta_json")):
+        ack = up.client.publish("$file/f/init", payload)
+        body = up.response()
+        if description:
+            eq(body["reason_description"], description, f"response to {payload[:40]!r}")
+        if version == V5:
+            eq(ack.reason, body["reason_code"], "PUBACK")
+        up.abort("f")
+    honest.step()
+    honest.check(2)
+
+
+def test_hostile_names_and_ids_leave_nothing_outside(t):
+    d = t.daemon()
+    up = t.uploader("..")
+    for file_id in ("..", ".", "...", "%2e%2e", "~", "-", " ", "a\\b", "\u202e", "con", "CON",
+                    "f" * 5000):
+        up.init(file_id, ".manifest.json")
+        up.segment(file_id, 0, b"x")
+        up.fin(file_id, 1)
+    for name in ("..", "../x", "/etc/passwd", "a/../../b", "\0"):
+        up.check("$file/f/init", {"name": name}, 1, 0x80, "invalid_filemeta")
+    outside = [p for p in t.dir.rglob("*") if p.is_file() and d.data not in p.parents]
+    eq([p.suffix for p in outside], [p.suffix for p in outside if p.suffix in (".log", "")],
+       "files outside the data directory")
+    # Each has a directory of its own, whatever the id.
+    eq(len(d.exported_files()), 12, "exports")
+    for path in d.exported_files():
+        yes(not path.name.startswith("."), f"{path.name} is visible, and no manifest")
+
+
+@limit(90)
+def test_maximal_gaps(t):
+    """Tiny segments with gaps between them: each is an extent, and extents are capped."""
+    d = t.daemon("transfer.extents_max=5000")
+    honest = Honest(t)
+    c = t.client("gaps", timeout=80)
+    count = 8000 if t.slow == 1 else 5500
+    with memory_bound(t, d, 32):
+        acks = c.publish_all([(f"$file/f/{i * 2}", b"x") for i in range(count)], window=500)
+        honest.step()
+    eq([a.reason for a in acks], [0] * 5000 + [0x97] * (count - 5000), "acks")
+    honest.check(2)
+
+
+def test_status_flood(t):
+    d = t.daemon()
+    honest = Honest(t)
+    c = t.client("st", timeout=60)
+    with memory_bound(t, d, 32):
+        for at, ack in enumerate(c.publish_each(((f"$file/f{i}/status", b"") for i in range(10_000)))):
+            eq(ack.reason, 0, "PUBACK")
+            if at % 1000 == 0:
+                honest.step()
+    honest.check(2)
+
+
+@limit(90)
+def test_connect_flood(t):
+    d = t.daemon()
+    honest = Honest(t)
+    hello = connect_packet("flood")
+    count = 3000 if t.slow == 1 else 500
+    with memory_bound(t, d, 32):
+        for at in range(count):
+            c = t.client(connect=False)
+            t.clients.pop()
+            c.send(hello)
+            c.abandon()
+            if at % 300 == 0:
+                honest.step()
+    honest.check(2)
+    until(lambda: d.stats()["connections"] == 1, "only the honest one is left")
+
+
+def test_large_payloads_to_refused_commands_are_drained(t):
+    d = t.daemon("transfer.file_max=1MiB")
+    up = t.uploader("dr")
+    with memory_bound(t, d, 16):
+        for topic, code, text in (("$file/f/zz", 0x80, "invalid_offset"),
+                                  ("$file/f", 0x80, "invalid_file_command"),
+                                  ("$file/f/init", 0x80, "invalid_filemeta"),
+                                  ("$file/f/0", 0x97, "too_large"), ("$file/f/abort", 0, "success"),
+                                  ("$file/f/status", 0, "success")):
+            up.check(topic, b"x" * (24 << 20), 1, code, text)
+    eq(d.staged_files(), [], "staging")
+
+
+def test_wrong_use_of_a_session(t):
+    """Acks that nobody asked for, subscriptions to everything, pings without end."""
+    t.daemon()
+    honest = Honest(t)
+    c = t.client("odd")
+    c.subscribe("#")
+    for kind in (4, 5, 7):
+        c.send(b"".join(packet(kind, 0, i.to_bytes(2, "big")) for i in range(1, 3000)))
+    c.send(PINGREQ_PACKET * 5000)
+    for _ in range(5000):
+        c.wait(13)
+    honest.step()
+    honest.check(2)
+
+
+@limit(90)
+def test_disk_full_in_the_middle(t):
+    """A small file system runs full: refused with 0x97, everybody else is served, space heals it."""
+    if os.geteuid() != 0:
+        raise Skip("mounting a small file system needs root")
+    small = t.dir / "small"
+    small.mkdir()
+    if t.run("mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", small).returncode:
+        raise Skip("mount is not permitted here")
+    t.at_end(lambda: t.run("umount", "-l", small))
+    d = t.daemon("transfer.preallocate=sparse", "transfer.disk_free_min=0", "io.journal_size=1MiB",
+                 data=small / "data")
+    up = t.uploader("full")
+    data = some_bytes(8 << 20)
+    up.init("keep")
+    up.segment("keep", 0, data[:MIB])
+    refused = None
+    for at in range(20):
+        up.client.publish(f"$file/big{at}/init", b'{"name":"a"}')
+        up.response()
+        ack = up.client.publish(f"$file/big{at}/0", data)
+        eq(up.response()["reason_code"], ack.reason, "response")
+        if ack.reason:
+            refused = (at, ack.reason, ack.reason_string)
+            break
+    yes(refused, "the disk ran full")
+    eq(refused[1:], (0x97, "enospc"), "how it was refused")
+    yes(refused[0] >= 5, f"only {refused[0]} of 8 MiB fitted")
+    up.client.ping()
+    # What was acknowledged is there, and once there is space everything goes on.
+    for at in range(refused[0] + 1):
+        up.abort(f"big{at}")
+    up.segment("keep", MIB, data[MIB:2 * MIB])
+    up.fin("keep", 2 * MIB, sha256(data[:2 * MIB]))
+    eq(d.export("full", "keep", "a.bin"), data[:2 * MIB], "export")
+    d.stop()
