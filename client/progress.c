@@ -9,7 +9,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { DRAW_MS = 100, RATE_MS = 500, BAR_CELLS = 24 };
+enum { DRAW_MS = 100, RATE_MS = 500, BAR_MIN = 8, BAR_MAX = 30 };
 
 void progress_init(struct progress *p, bool is_quiet)
 {
@@ -100,14 +100,21 @@ static void format_eta(char *buf, size_t buf_max, uint64_t left_bytes, double ra
 	}
 }
 
-static void format_bar(char *buf, double part)
+/* "[=====>    ] " of that many columns in all, or nothing when the terminal has no room for a bar. */
+static void format_bar(char *buf, double part, int columns)
 {
-	int full = (int)(part * BAR_CELLS);
+	int cells = columns - 3 < BAR_MAX ? columns - 3 : BAR_MAX;
+	int full = (int)(part * cells), n = 0;
 
-	for (int i = 0; i < BAR_CELLS; i++) {
-		buf[i] = i < full ? '=' : i == full ? '>' : ' ';
+	if (cells >= BAR_MIN) {
+		buf[n++] = '[';
+		for (int i = 0; i < cells; i++) {
+			buf[n++] = i < full ? '=' : i == full ? '>' : ' ';
+		}
+		buf[n++] = ']';
+		buf[n++] = ' ';
 	}
-	buf[BAR_CELLS] = 0;
+	buf[n] = 0;
 }
 
 static int terminal_columns(void)
@@ -117,10 +124,34 @@ static int terminal_columns(void)
 	return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
 }
 
+/* The end of the line: what has arrived, how fast, how long yet. */
+static void format_tail(const struct progress *p, const struct progress_view *v, char *buf,
+	size_t buf_max)
+{
+	char stored[32], size[40] = "", rate[48], eta[32];
+
+	progress_bytes(v->stored, stored);
+	if (v->size) {
+		memcpy(size, " of ", 5);
+		progress_bytes(v->size, size + 4);
+	}
+	if (v->state) {
+		snprintf(buf, buf_max, "%s%s  %s", stored, size, v->state);
+		return;
+	}
+	progress_bytes((uint64_t)p->rate, rate);
+	if (v->size) {
+		format_eta(eta, sizeof(eta), v->size > v->stored ? v->size - v->stored : 0, p->rate);
+		snprintf(buf, buf_max, "%s%s  %s/s  ETA %s", stored, size, rate, eta);
+	} else {
+		snprintf(buf, buf_max, "%s  %s/s", stored, rate);
+	}
+}
+
 void progress_draw(struct progress *p, uint64_t now_ms, const struct progress_view *v)
 {
-	char line[512], tail[128], files[48] = "", stored[32], size[32], rate[32], eta[32];
-	char bar[BAR_CELLS + 1];
+	char head[320], tail[160], bar[BAR_MAX + 4] = "", files[48] = "";
+	int columns = terminal_columns() - 1;
 
 	if (!p->is_terminal || now_ms - p->drawn_ms < DRAW_MS) {
 		return;
@@ -130,24 +161,15 @@ void progress_draw(struct progress *p, uint64_t now_ms, const struct progress_vi
 	if (v->total > 1) {
 		snprintf(files, sizeof(files), "%u/%u ", v->done, v->total);
 	}
-	format_eta(eta, sizeof(eta), v->size > v->stored ? v->size - v->stored : 0, p->rate);
-	progress_bytes(v->stored, stored);
-	progress_bytes((uint64_t)p->rate, rate);
-	if (v->state) {
-		snprintf(tail, sizeof(tail), "%s", v->state);
-	} else if (v->size) {
-		snprintf(tail, sizeof(tail), "%s/s  ETA %s", rate, eta);
-	} else {
-		snprintf(tail, sizeof(tail), "%s/s", rate);
-	}
+	format_tail(p, v, tail, sizeof(tail));
 	if (v->size) {
 		double part = (double)v->stored / (double)v->size;
-		format_bar(bar, part);
-		snprintf(line, sizeof(line), "%s%.200s  %3.0f%% [%s] %s of %s  %s", files, v->label,
-			part * 100, bar, stored, progress_bytes(v->size, size), tail);
+		int n = snprintf(head, sizeof(head), "%s%.200s  %3.0f%% ", files, v->label, part * 100);
+		format_bar(bar, part, columns - n - (int)strlen(tail));
 	} else {
-		snprintf(line, sizeof(line), "%s%.200s  %s  %s", files, v->label, stored, tail);
+		snprintf(head, sizeof(head), "%s%.200s  ", files, v->label);
 	}
-	fprintf(stderr, "\r%.*s\033[K", terminal_columns() - 1, line);
+	fprintf(stderr, "\r%s%s%.*s\033[K", head, bar,
+		columns - (int)strlen(head) > 0 ? columns - (int)strlen(head) : 0, tail);
 	p->is_drawn = true;
 }

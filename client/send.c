@@ -177,8 +177,11 @@ static struct upload *input_reader(struct send *s)
 
 static void draw(struct send *s)
 {
+	const char *path = s->active_count ? s->active[0]->path
+					   : s->options.args[s->next < s->options.args_count ? s->next : 0];
+	const char *slash = strrchr(path, '/');
 	struct progress_view v = {
-		.label = s->active_count ? s->active[0]->path : "",
+		.label = slash ? slash + 1 : path,
 		.done = (unsigned)(s->done_count + s->failed_count),
 		.total = (unsigned)s->options.args_count,
 		.stored = s->finished_bytes,
@@ -194,7 +197,8 @@ static void draw(struct send *s)
 	}
 	if (s->session.state != SESSION_UP) {
 		v.state = "no connection";
-	} else if (s->active_count && s->active[0]->state == UPLOAD_FINNED) {
+	} else if (s->active_count && s->active[0]->state == UPLOAD_FINNED &&
+		   upload_stored(s->active[0]) >= s->active[0]->source.size) {
 		v.state = "the server verifies it";
 	} else if (s->active_count && s->active[0]->state == UPLOAD_PAUSED) {
 		v.state = "the server has no room";

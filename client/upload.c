@@ -164,7 +164,8 @@ static enum step step_new(struct upload *u)
 		upload_fail(u, "out of memory");
 		return STEP_WAIT;
 	}
-	u->is_small = !u->is_pipe && u->source.size <= o->segment_bytes;
+	/* A file id that the user chose may belong to something else: then no step is taken in haste. */
+	u->is_small = !u->is_pipe && !o->file_id && u->source.size <= o->segment_bytes;
 	u->state = u->is_small || (u->is_pipe && !o->file_id) ? UPLOAD_INIT : UPLOAD_ASK;
 	return STEP_MORE;
 }
@@ -384,7 +385,6 @@ static enum step step_fin(struct upload *u)
 	const struct options *o = u->env->options;
 	uint64_t size = u->is_pipe ? u->spool.end : u->source.size;
 	struct sha256 *sha = u->is_pipe ? &u->spool.sha : &u->source.sha;
-	uint8_t digest[SHA256_DIGEST_BYTES];
 	char topic[TOPIC_MAX];
 
 	if (!u->is_pipe && !o->no_checksum && !u->source.error) {
@@ -402,12 +402,13 @@ static enum step step_fin(struct upload *u)
 	int n = snprintf(topic, sizeof(topic), "$file%s/%s/fin/%llu", o->is_async ? "-async" : "",
 		u->file_id, (unsigned long long)size);
 	if (!o->no_checksum) {
-		sha256_digest(sha, digest);
+		sha256_digest(sha, u->fin_digest);
 		topic[n] = '/';
-		sha256_to_hex(digest, topic + n + 1);
+		sha256_to_hex(u->fin_digest, topic + n + 1);
 	}
 	if (publish_command(u, UPLOAD_FIN_CMD, topic)) {
 		u->state = UPLOAD_FINNED;
+		u->fin_size = size;
 		u->has_sent_fin = true;
 		u->is_fin_acked = false;
 	}

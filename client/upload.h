@@ -9,7 +9,8 @@
  * PAUSED → ASK; refused for good → FAILED; the file changed → ABORT → FAILED.
  *
  * A small file (one segment) is not worth a question: init, the segment and fin go out in one breath, and
- * are simply repeated when in doubt, since a replay is harmless (PROTOCOL 2.1).
+ * are simply repeated when in doubt, since a replay is harmless (PROTOCOL 2.1). Refused, it is aborted, as
+ * its segment went out before the refusal was known.
  */
 #ifndef CLIENT_UPLOAD_H
 #define CLIENT_UPLOAD_H
@@ -68,7 +69,9 @@ struct upload {
 	uint32_t inflight;       /* publishes unacknowledged */
 	bool is_partial;         /* the status told of the beginning only: ask again before fin */
 	bool is_resend;          /* second pass over a file whose digest did not match */
-	bool has_sent_fin;       /* ever */
+	bool has_sent_fin;       /* ever, in this pass */
+	uint64_t fin_size;       /* what the last fin said; with has_sent_fin */
+	uint8_t fin_digest[SHA256_DIGEST_BYTES]; /* likewise, unless --no-checksum */
 	bool is_fin_acked;       /* FINNED, and the PUBACK that proves nothing has come; see outcome_ms */
 	bool wants_cpu;          /* there is hashing to do now */
 	unsigned fruitless;      /* rounds of `incomplete` without a segment in between */

@@ -202,11 +202,14 @@ static void on_refused(struct upload *u, const struct session_tag *tag, uint8_t 
 		on_segment_damaged(u, tag->from, refusal);
 	} else {
 		upload_fail(u, "%s", refusal);
+		u->state = u->is_small && tag->kind == UPLOAD_INIT_CMD ? UPLOAD_ABORT : UPLOAD_FAILED;
 	}
 }
 
 /* --- acknowledgements --- */
 
+/* A segment is stored, or the file exported. An init alone is not progress: a server whose disk is full
+ * accepts it in every round. */
 static void progressed(struct upload *u)
 {
 	session_progress(u->env->session);
@@ -224,7 +227,7 @@ static void on_accepted(struct upload *u, const struct session_tag *tag)
 		if (u->state == UPLOAD_INITED && !is_v3(u)) {
 			u->state = UPLOAD_DATA;
 		}
-		break;
+		return;
 	case UPLOAD_SEGMENT:
 		if (cover_add(&u->acked, tag->from, tag->to) < 0) {
 			upload_fail(u, "out of memory");
@@ -373,6 +376,14 @@ static void on_status(struct upload *u, const struct reply *r)
 	}
 }
 
+/* Is it the answer to our last fin, not to that of an earlier run with another file? */
+static bool is_of_last_fin(const struct upload *u, const struct filecmd *cmd)
+{
+	return u->state == UPLOAD_FINNED && cmd->size == u->fin_size &&
+	       cmd->has_checksum == !u->env->options->no_checksum &&
+	       (!cmd->has_checksum || memcmp(cmd->checksum, u->fin_digest, sizeof(u->fin_digest)) == 0);
+}
+
 void upload_on_reply(struct upload *u, const struct reply *r)
 {
 	struct session_tag tag = {.owner = u, .from = r->cmd.offset};
@@ -390,13 +401,13 @@ void upload_on_reply(struct upload *u, const struct reply *r)
 		return;
 	case FILECMD_FIN:
 		tag.kind = UPLOAD_FIN_CMD;
-		if (u->state == UPLOAD_FINNED && is_by_reply(u) && r->reason_code == 0) {
+		if (!is_of_last_fin(u, &r->cmd)) {
+			return;
+		}
+		if (is_by_reply(u) && r->reason_code == 0) {
 			u->state = UPLOAD_DONE;
 			progressed(u);
 			return;
-		}
-		if (u->state != UPLOAD_FINNED) {
-			return; /* the outcome of a fin that was given up */
 		}
 		break;
 	case FILECMD_INIT:
@@ -415,7 +426,9 @@ void upload_on_reply(struct upload *u, const struct reply *r)
 		if (tag.kind == UPLOAD_INIT_CMD && u->state == UPLOAD_INITED) {
 			u->state = UPLOAD_DATA;
 		}
-		progressed(u);
+		if (tag.kind == UPLOAD_SEGMENT) {
+			progressed(u);
+		}
 	}
 	/* In MQTT 5 the PUBACK has told all but the outcome of an asynchronous fin. */
 	if (r->reason_code != 0 && (is_v3(u) || (r->cmd.verb == FILECMD_FIN && is_by_reply(u)))) {

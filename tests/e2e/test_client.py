@@ -1,5 +1,6 @@
 """sluice send, status and abort against a server that misbehaves on request (fakeserver.py)."""
 
+import json
 import os
 import re
 import signal
@@ -9,7 +10,7 @@ import time
 
 from fakeserver import Drop, FakeServer, File
 from harness import BOTH, V5, cases, eq, limit, sha256, some_bytes, until, yes
-from rawmqtt import V311
+from rawmqtt import V311, publish_packet
 
 MQTT = {V5: "5", V311: "3.1.1"}
 
@@ -318,6 +319,47 @@ def test_no_room_for_too_long(t):
     result = sluice(t, s, "-q", "--retry-max-time", "2s", path)
     eq(result.returncode, 1, "exit status")
     yes(re.match(r"sluice: .*\(enospc\), for [2-9] s now\n$", result.stderr), result.stderr)
+
+
+@cases(version=BOTH)
+def test_full_disk_is_not_taken_for_progress(t, version):
+    """init succeeds in every round, no segment does."""
+    s, path = server(t), make(t)
+    s.on_command = lambda c: (0x97, "enospc") if c.verb == "segment" else None
+    result = sluice(t, s, "--retry-max-time", "4s", path, version=version)
+    eq(result.returncode, 1, "exit status")
+    yes(re.fullmatch(r".*; trying again\n.*\(enospc\), for [4-9] s now\n", result.stderr), result.stderr)
+
+
+def test_refused_small_file_leaves_nothing(t):
+    s = server(t)
+    s.on_command = lambda c: (0x80, "invalid_filemeta") if c.verb == "init" else None
+    eq(sluice(t, s, make(t, count=10)).returncode, 1, "exit status")
+    eq(s.verbs(), ["init", "segment", "fin", "abort"], "commands")
+
+
+def test_chosen_file_id_is_never_written_to_in_haste(t):
+    """It may belong to another file: nothing is sent before init is accepted."""
+    s = server(t)
+    s.on_command = lambda c: (0x80, "filemeta_conflict") if c.verb == "init" else None
+    result = sluice(t, s, "--file-id", "f", make(t, count=10))
+    eq(result.returncode, 1, "exit status")
+    yes("a transfer with this file id is open with other metadata" in result.stderr, result.stderr)
+    eq(s.verbs(), ["status", "init"], "commands")
+
+
+@cases(version=BOTH)
+def test_outcome_of_another_fin_is_not_ours(t, version):
+    """A late success of an earlier run's fin, under the same file id, proves nothing."""
+    s, path = server(t), make(t)
+
+    def mislead(connection):
+        message = {"vsn": "0.1", "topic": "$file/f/fin/1000000/" + "0" * 64, "packet_id": 1,
+                   "reason_code": 0, "reason_description": "success"}
+        connection.peer.sendall(publish_packet("$file-response/cli", json.dumps(message), 0, 0, version))
+    s.on_packet = mislead
+    s.on_command = lambda c: (0x87, "not_authorized") if c.verb == "fin" else None
+    eq(sluice(t, s, "--file-id", "f", path, version=version).returncode, 1, "exit status")
 
 
 def test_too_large_is_final(t):
