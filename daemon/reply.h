@@ -60,6 +60,8 @@ struct reply {
 
 /* Ends the command: acknowledges it (in turn), sends the response message, and frees rp when all is done. o NULL: success. */
 void reply_finish(struct reply *rp, const struct outcome *o);
+/* The command never happened (its connection ended inside the payload): no acknowledgement, no message; frees rp. */
+void reply_discard(struct reply *rp);
 /* Lets later replies of the connection overtake this one. */
 void reply_detach(struct reply *rp);
 /* $file-async fin: acknowledges now with 0x00; the response message follows at reply_finish. */

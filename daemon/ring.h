@@ -134,6 +134,8 @@ int sys_close(int fd);
 /* All of it, or as much as there is before the end of the file; bytes or −errno. */
 int64_t sys_pread(int fd, void *buf, size_t len, uint64_t off);
 int sys_pwrite(int fd, const void *buf, size_t len, uint64_t off); /* all of it: 0 or −errno */
+/* Copies a range between files, in the kernel where it can: 0 or −errno (−EIO: the source is shorter). */
+int sys_copy_range(int from_fd, uint64_t from_off, int to_fd, uint64_t to_off, uint64_t len);
 int sys_fsync(int fd);
 int sys_ftruncate(int fd, uint64_t len);
 int sys_fallocate(int fd, uint64_t off, uint64_t len);
@@ -157,6 +159,9 @@ int sys_space(int fd, struct sys_space *ret);
 /* Calls fn for each name in a directory but . and ..; stops when it returns non-zero, and returns that. */
 int sys_list_dir(int dir_fd, int (*fn)(void *arg, const char *name), void *arg);
 int sys_advise_dontneed(int fd, uint64_t off, uint64_t len);
+/* What must be the same for the page cache of a directory to have survived: boot, device, mount. */
+int sys_cache_identity(int dir_fd, char *ret, size_t ret_max);
+void sys_umask_clear(void); /* modes are then just what is asked for */
 int sys_random(void *buf, size_t len);
 int64_t sys_wall_ms(void);                             /* since the epoch */
 uint64_t sys_mono_ms(void);

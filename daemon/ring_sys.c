@@ -229,6 +229,48 @@ int sys_pwrite(int fd, const void *buf, size_t len, uint64_t off)
 	return 0;
 }
 
+static int copy_by_hand(int from_fd, uint64_t from_off, int to_fd, uint64_t to_off, uint64_t len)
+{
+	enum { STEP = 256 * 1024 };
+	uint8_t *step = malloc(STEP);
+	int err = step ? 0 : -ENOMEM;
+	while (!err && len > 0) {
+		size_t bytes = len < STEP ? (size_t)len : STEP;
+		int64_t n = sys_pread(from_fd, step, bytes, from_off);
+		if (n < 0)
+			err = (int)n;
+		else if ((size_t)n < bytes)
+			err = -EIO;
+		else
+			err = sys_pwrite(to_fd, step, bytes, to_off);
+		from_off += bytes;
+		to_off += bytes;
+		len -= bytes;
+	}
+	free(step);
+	return err;
+}
+
+int sys_copy_range(int from_fd, uint64_t from_off, int to_fd, uint64_t to_off, uint64_t len)
+{
+	while (len > 0) {
+		loff_t from = (loff_t)from_off, to = (loff_t)to_off;
+		ssize_t n = copy_file_range(from_fd, &from, to_fd, &to, len < 1u << 30 ? len : 1u << 30, 0);
+		if (n < 0 && (errno == EXDEV || errno == EINVAL || errno == EOPNOTSUPP || errno == ENOSYS))
+			return copy_by_hand(from_fd, from_off, to_fd, to_off, len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			return -EIO;
+		from_off += (uint64_t)n;
+		to_off += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
+	return 0;
+}
+
 int sys_fsync(int fd)
 {
 	return (int)result(fsync(fd));
@@ -331,6 +373,30 @@ int sys_list_dir(int dir_fd, int (*fn)(void *arg, const char *name), void *arg)
 int sys_advise_dontneed(int fd, uint64_t off, uint64_t len)
 {
 	return -posix_fadvise(fd, (off_t)off, (off_t)len, POSIX_FADV_DONTNEED);
+}
+
+int sys_cache_identity(int dir_fd, char *ret, size_t ret_max)
+{
+	char boot[64];
+	struct statx sx;
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	ssize_t n = read(fd, boot, sizeof(boot) - 1);
+	close(fd);
+	if (n < 36)
+		return -EIO;
+	boot[36] = 0;
+	if (statx(dir_fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_MNT_ID, &sx) < 0)
+		return -errno;
+	snprintf(ret, ret_max, "boot %s dev %u:%u mount %llu\n", boot, sx.stx_dev_major, sx.stx_dev_minor,
+		(unsigned long long)sx.stx_mnt_id);
+	return 0;
+}
+
+void sys_umask_clear(void)
+{
+	umask(0);
 }
 
 /* --- time, chance, the log -------------------------------------------------------------------- */

@@ -112,6 +112,7 @@ int store_open(const struct conf *conf, struct store **ret, char *ret_error, siz
 	s->group = UINT32_MAX;
 	atomic_store(&s->next_tid, 1);
 	snprintf(path, sizeof(path), "%s/export", conf->data);
+	sys_umask_clear();
 	s->export_path = strdup(conf->export.dir ? conf->export.dir : path);
 	snprintf(ret_error, error_max, "out of memory at start");
 	int err = s->export_path ? open_all(s, ret_error, error_max) : -ENOMEM;

@@ -36,14 +36,28 @@ enum transfer_state {
 	TRANSFER_EXPORTED,
 };
 
-enum staging_state { STAGING_NONE, STAGING_OPENING, STAGING_OPEN, STAGING_FAILED };
+enum staging_state {
+	STAGING_NONE,    /* never opened, or after a failure was told */
+	STAGING_OPENING, /* open, fallocate or seeding in flight */
+	STAGING_OPEN,    /* usable; the fd may be closed (fd −1) and is opened again when wanted */
+	STAGING_FAILED,  /* staging_err says why; whoever waits for the file fails, then NONE */
+};
 
 struct fin {
 	struct fin *next;
 	struct reply *reply;  /* NULL: recovered from the journal, nobody waits */
 	uint64_t size;
 	bool has_checksum;    /* from the topic, else from init's metadata */
+	bool has_topic_checksum;
 	uint8_t checksum[32];
+};
+
+/* A reply that waits: for the journal, or on one of a transfer's lists. */
+struct pending {
+	struct pending *next;
+	struct reply *reply;
+	struct outcome *outcome; /* owned; NULL: success */
+	struct journal_waiter waiter;
 };
 
 /* Where an export is, and what it was: valid from PUBLISHING on. */
@@ -70,6 +84,7 @@ struct transfer {
 	uint64_t active_ms;      /* monotonic, last activity */
 	struct timer ttl;
 	bool has_meta;
+	bool own_meta;           /* from an init of its own, not taken over from the previous generation */
 	struct meta meta;
 	/* The exported transfer that this one is the next generation of; back in the table if this one is aborted. */
 	struct transfer *previous;
@@ -84,16 +99,21 @@ struct transfer {
 	struct op file_op;       /* open, fallocate */
 	int staging_err;         /* of STAGING_FAILED */
 	uint64_t reserved;       /* in the store */
-	uint64_t allocated;      /* by fallocate: the file's size is at least this */
+	uint64_t allocated;      /* of it, blocks on the disk (written or preallocated) */
+	uint64_t fallocated;     /* preallocated: the size of the file is at least this */
+	bool no_fallocate;       /* the file system has none */
 	bool seeding;            /* copies what was acknowledged as a replay from the previous export */
-	int seed_fd;
 
 	/* content */
 	struct cover cover;      /* open: staged and journaled bytes. Exported: bytes acknowledged as replays */
 	struct seg *segs, **segs_tail; /* in order of arrival */
-	uint32_t segs_count;
+	uint32_t segs_queued;    /* of them, not yet started */
 	uint64_t segs_end;       /* no segment of the list ends above this */
-	struct upload_gate *gates, **gates_tail;
+	bool segs_ordered;       /* each began at or above the end of all before it: none overlap */
+	bool stepping;           /* ingest_step is at work */
+	bool in_pass;
+	struct transfer *pass_next;
+	struct upload_gate *gates;
 
 	/* hash frontier: `hash` has been fed [0, frontier) */
 	struct sha256 hash;
@@ -114,17 +134,21 @@ struct transfer {
 	/* fin */
 	struct fin *fins;        /* the one being worked on, and those that joined or wait */
 	bool fin_recorded;
-	bool abort_wanted;
-	struct reply *aborts;    /* linked by reply->next */
+	struct pending *aborts;  /* replies that wait for the transfer to be dropped */
+	struct pending *inits;   /* replies that wait for the staging file */
 	uint64_t fin_ms;         /* when the running fin began */
 
 	/* publish */
 	struct exported exported;
 	struct publish *publish;
+	bool resume_path;        /* exported.path comes from the journal: export_resume goes on with it */
+	bool is_published;       /* PUBLISHED is recorded, its sync is awaited */
 	struct journal_waiter waiter;
 };
 
 enum { MIDSTATE_BYTES = 64 << 20 };
+
+struct publish;
 
 struct uploads {
 	struct reactor *rt;
@@ -133,17 +157,16 @@ struct uploads {
 	struct transfer **table;
 	uint32_t table_size, count, open_count;
 	uint64_t hash_seed;
-	/* exported ones, oldest first, for replay_max */
 	struct transfer *lru, **lru_tail; /* idle open staging files, least recently used first */
 	uint32_t lru_count;
 	uint32_t exported_count;
 	uint32_t publishing;
-	struct transfer *publish_queue, **publish_queue_tail;
-	/* ingest.c: small segments of the present pass */
-	struct seg *pass, **pass_tail;
+	struct publish *publish_queue, **publish_queue_tail;
+	uint64_t *synced_dirs;   /* hashes of directories whose entry is durable (export.c) */
+	struct transfer *pass;   /* those that got small segments in the present pass (ingest.c) */
 };
 
-/* --- upload.c --- */
+/* --- transfer.c --- */
 struct uploads *uploads_new(struct reactor *rt, struct store *store);
 void uploads_free(struct uploads *u);
 bool uploads_is_idle(const struct uploads *u); /* nothing verifies, publishes, writes */
@@ -154,17 +177,43 @@ struct transfer *transfer_new(struct uploads *u, const struct upload_id *id, uin
 void transfer_record_open(struct transfer *t);
 void transfer_pin(struct transfer *t);
 void transfer_unpin(struct transfer *t);
-/* Something changed that a fin, the hash or a gate may wait for. */
-void transfer_step(struct transfer *t);
+void transfer_arm(struct transfer *t);   /* the timer, from the last activity on */
 void transfer_touch(struct transfer *t); /* activity: the ttl starts anew */
 /* Content [from, to) is journaled or about to be (record appended by the caller): coverage, frontier, hashing. 0 or −E2BIG, −ENOMEM. */
 int transfer_add_extent(struct transfer *t, uint64_t from, uint64_t to);
 /* Takes [from, to) out of coverage and lowers the frontier; appends the record. */
 void transfer_uncover(struct transfer *t, uint64_t from, uint64_t to);
-/* The transfer leaves the table; its staging file is deleted, its previous generation comes back. type: ABORTED or EXPIRED. */
+/* The transfer leaves the table; its staging file is deleted, its previous generation comes back. type: ABORTED, EXPIRED, or
+ * FORGET for one that never was (no event). */
 void transfer_drop(struct transfer *t, enum record_type type);
 /* The next generation of an exported transfer, seeded with the replays acknowledged so far. NULL: *ret_err. */
 struct transfer *transfer_next_generation(struct transfer *t, int *ret_err);
+void transfer_record_meta(struct transfer *t);
+/* Counts as open, with so many bytes reserved in the store; and the reverse, which releases them. */
+void transfer_count(struct transfer *t, uint64_t reserved);
+void transfer_uncount(struct transfer *t);
+/* Published: becomes a memory of itself. */
+void transfer_to_exported(struct transfer *t);
+/* Lowers the frontier to the last midstate at or below `to`. Not while hashing. */
+void transfer_rewind(struct transfer *t, uint64_t to);
+int transfer_add_midstate(struct transfer *t, const uint32_t h[8]);
+/* From recovery: takes the hash up at the last midstate below the contiguous content. */
+void transfer_restart_hash(struct transfer *t);
+/* From recovery: frees an exported transfer that a later one of the same name replaces. */
+void transfer_forget_restored(struct transfer *t);
+void transfer_hash_step(struct transfer *t);
+void transfer_gate_step(struct transfer *t);
+void transfer_wake_gates(struct transfer *t);
+/* Snapshot of all transfers of u as records, for the journal. */
+void uploads_checkpoint(void *arg, void (*put)(void *put_arg, const struct record *r), void *put_arg);
+
+/* --- upload.c --- */
+/* Something changed that a fin, an abort, the hash or a gate may wait for. */
+void transfer_step(struct transfer *t);
+/* The staging file could not be read back: a running fin fails. */
+void transfer_on_hash_failed(struct transfer *t, int err);
+/* Frees the replies that still wait on t, at the end of the daemon. */
+void uploads_discard_waiting(struct transfer *t);
 /* Room for a transfer: store_reserve and the limits per client. 0 or −ENOSPC, −EDQUOT. */
 int transfer_admit(struct uploads *u, const struct upload_id *id, uint64_t bytes);
 /* The outcome for an errno of the storage: enospc, quota_exceeded, io_error. */
@@ -172,12 +221,11 @@ void outcome_storage(struct outcome *o, int err);
 void outcome_fail(struct outcome *o, uint8_t reason, const char *text, bool is_transient);
 /* From export.c: published (err 0), or −errno: the transfer opens again. */
 void transfer_on_published(struct transfer *t, int err);
-/* Snapshot of all transfers of u as records, for the journal. */
-void uploads_checkpoint(void *arg, void (*put)(void *put_arg, const struct record *r), void *put_arg);
 /* After recovery: resumes fins that were accepted and publishes that were begun; arms the ttls. On the reactor's thread. */
 void uploads_resume(struct uploads *u);
 
 /* --- staging.c --- */
+void staging_init(struct transfer *t);
 /* Wants t->fd. True: it is open, and counted (staging_put). False: being opened (transfer_step follows), or failed. */
 bool staging_get(struct transfer *t);
 void staging_put(struct transfer *t);

@@ -1,0 +1,654 @@
+/*
+ * Segments: order, locks, checks, and the moment from which one counts.
+ *
+ * A transfer's unfinished segments stand in a list in order of arrival. One may start when no earlier one in the list overlaps it:
+ * so overlapping ones are carried out one after the other, and the last write wins. The range of a started segment is thereby
+ * locked until it leaves the list.
+ *
+ * Over bytes that are not covered yet, the payload goes straight into the staging file: nobody relies on them until the extent
+ * is in the journal. Over covered bytes (a retransmission, or a repair) nothing is touched until the payload has arrived
+ * whole, matched its checksum and turned out to differ: a small one waits in its buffer, a large one in a scratch file.
+ * Equal bytes change nothing. Different ones: first a record takes the range out of coverage, then the bytes are
+ * written, then the extent is recorded anew. A crash between leaves the range missing, never wrong.
+ *
+ * A segment of a transfer that is already exported is compared with the exported file. Equal: a replay, acknowledged and
+ * remembered as such. Different, or not comparable: it begins the next generation, which takes over the replays
+ * acknowledged so far, so that a file sent again with changes ends whole.
+ *
+ * Neighbouring small segments that may start together become one gathered write.
+ */
+#include "upload.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include "log.h"
+#include "mqtt.h"
+#include "segment.h"
+
+enum { GROUP_MAX = 64 };
+
+struct group {
+	struct op op;
+	struct transfer *t;
+	struct seg *segs;    /* by group_next, in file order */
+	uint64_t off, bytes;
+	uint32_t count;
+	struct iovec iov[GROUP_MAX];
+};
+
+/* --- life ------------------------------------------------------------------------------------- */
+
+static struct seg *seg_new(struct uploads *u, struct transfer *t, const struct filecmd *cmd, uint32_t bytes,
+	struct reply *rp)
+{
+	struct seg *s = calloc(1, sizeof(*s));
+	if (!s) {
+		reply_fail(rp, MQTT_RC_UNSPECIFIED, "no_memory", true);
+		return NULL;
+	}
+	s->u = u;
+	s->t = t;
+	s->reply = rp;
+	s->off = cmd->offset;
+	s->bytes = bytes;
+	s->export_fd = -1;
+	s->has_checksum = cmd->has_checksum;
+	memcpy(s->checksum, cmd->checksum, sizeof(s->checksum));
+	transfer_pin(t);
+	return s;
+}
+
+static void list_push(struct transfer *t, struct seg *s)
+{
+	if (!t->segs) {
+		t->segs_ordered = true;
+		t->segs_end = 0;
+	}
+	if (s->off < t->segs_end)
+		t->segs_ordered = false;
+	if (seg_end(s) > t->segs_end)
+		t->segs_end = seg_end(s);
+	s->state = SEG_QUEUED;
+	s->next = NULL;
+	s->pprev = t->segs_tail;
+	*t->segs_tail = s;
+	t->segs_tail = &s->next;
+	t->segs_queued++;
+}
+
+static void list_remove(struct seg *s)
+{
+	struct transfer *t = s->t;
+	if (!s->pprev)
+		return;
+	if (s->state == SEG_QUEUED)
+		t->segs_queued--;
+	*s->pprev = s->next;
+	if (s->next)
+		s->next->pprev = s->pprev;
+	else
+		t->segs_tail = s->pprev;
+	s->next = NULL;
+	s->pprev = NULL;
+}
+
+static void set_state(struct seg *s, enum seg_state state)
+{
+	if (s->state == SEG_QUEUED && s->pprev)
+		s->t->segs_queued--;
+	s->state = state;
+}
+
+/* Frees the segment; whoever waited for its range goes on. */
+static void seg_free(struct seg *s)
+{
+	struct transfer *t = s->t;
+	list_remove(s);
+	if (s->export_fd >= 0)
+		sys_close(s->export_fd);
+	stream_free(s);
+	buf_unref(s->buf);
+	free(s);
+	if (!t->gone || t->segs)
+		transfer_step(t);
+	transfer_unpin(t);
+}
+
+void seg_discard(struct seg *s)
+{
+	if (s->reply)
+		reply_discard(s->reply);
+	s->reply = NULL;
+	seg_free(s);
+}
+
+void seg_fail(struct seg *s, const struct outcome *o)
+{
+	struct reply *rp = s->reply;
+	s->reply = NULL;
+	STAT_ADD(s->u->rt, segments_refused, 1);
+	if (rp)
+		reply_finish(rp, o);
+	if (s->stream && !stream_fail(s, o))
+		return; /* the connection still drains the payload; stream.c frees it */
+	seg_free(s);
+}
+
+void seg_fail_errno(struct seg *s, int err)
+{
+	struct outcome o;
+	outcome_storage(&o, err);
+	if (s->reply)
+		log_warn("segment failed", LS("clientid", s->t->clientid, s->t->clientid_bytes),
+			LS("fileid", s->t->fileid, s->t->fileid_bytes), LU("offset", s->off),
+			LE("error", err), NULL);
+	seg_fail(s, &o);
+}
+
+/* --- the end ---------------------------------------------------------------------------------- */
+
+static void on_settled(struct journal_waiter *w, int err)
+{
+	struct seg *s = container_of(w, struct seg, waiter);
+	if (err) {
+		seg_fail_errno(s, err);
+		return;
+	}
+	STAT_ADD(s->u->rt, segments, 1);
+	if (s->is_replay)
+		STAT_ADD(s->u->rt, segments_replayed, 1);
+	struct reply *rp = s->reply;
+	s->reply = NULL;
+	reply_finish(rp, NULL);
+	seg_free(s);
+}
+
+/* The bytes are where they belong: from now on the segment counts, and is acknowledged when the journal says so too. */
+static void seg_settle(struct seg *s)
+{
+	struct transfer *t = s->t;
+	struct record r = {.type = RECORD_EXTENT, .tid = t->tid, .from = s->off, .to = seg_end(s)};
+	int err = transfer_add_extent(t, s->off, seg_end(s));
+	if (err) {
+		seg_fail_errno(s, err);
+		return;
+	}
+	journal_append(s->u->rt->journal, &r);
+	list_remove(s);
+	set_state(s, SEG_SETTLING);
+	buf_unref(s->buf);
+	s->buf = NULL;
+	s->waiter.done = on_settled;
+	journal_wait(s->u->rt->journal, &s->waiter, JOURNAL_WRITTEN);
+	transfer_touch(t);
+}
+
+/* Nothing was changed: acknowledged with what was acknowledged before. */
+static void seg_settle_unchanged(struct seg *s)
+{
+	list_remove(s);
+	set_state(s, SEG_SETTLING);
+	s->is_replay = true;
+	s->waiter.done = on_settled;
+	journal_wait(s->u->rt->journal, &s->waiter, JOURNAL_WRITTEN);
+	transfer_touch(s->t);
+}
+
+/* --- writing ---------------------------------------------------------------------------------- */
+
+static void on_group_written(struct op *op)
+{
+	struct group *g = container_of(op, struct group, op);
+	struct transfer *t = g->t;
+	int err = op->res < 0 ? op->res : 0;
+	if (!err && (uint64_t)op->res < g->bytes) {
+		/* Short: go on behind what was written. */
+		uint64_t put = (uint64_t)op->res;
+		g->off += put;
+		g->bytes -= put;
+		uint32_t i = 0;
+		for (; put >= g->iov[i].iov_len; i++)
+			put -= g->iov[i].iov_len;
+		memmove(g->iov, g->iov + i, (g->count - i) * sizeof(g->iov[0]));
+		g->count -= i;
+		g->iov[0].iov_base = (uint8_t *)g->iov[0].iov_base + put;
+		g->iov[0].iov_len -= put;
+		if (op->res > 0) {
+			ring_writev(t->u->rt->ring, &g->op, t->fd, g->iov, g->count, g->off);
+			return;
+		}
+		err = -EIO;
+	}
+	struct seg *s = g->segs;
+	while (s) {
+		struct seg *next = s->group_next;
+		s->group_next = NULL;
+		if (err)
+			seg_fail_errno(s, err);
+		else
+			seg_settle(s);
+		s = next;
+	}
+	free(g);
+	staging_put(t);
+	if (!t->gone)
+		transfer_step(t);
+	transfer_unpin(t);
+}
+
+/* Writes small segments that follow each other in the file. The staging file is counted by the caller. */
+static void group_write(struct transfer *t, struct seg *first)
+{
+	struct group *g = calloc(1, sizeof(*g));
+	if (!g) {
+		staging_put(t);
+		while (first) {
+			struct seg *next = first->group_next;
+			seg_fail_errno(first, -ENOMEM);
+			first = next;
+		}
+		return;
+	}
+	g->op.done = on_group_written;
+	g->t = t;
+	g->segs = first;
+	g->off = first->off;
+	for (struct seg *s = first; s; s = s->group_next) {
+		set_state(s, SEG_WRITING);
+		g->iov[g->count++] = (struct iovec){(void *)s->payload, s->bytes};
+		g->bytes += s->bytes;
+	}
+	STAT_ADD(t->u->rt, bytes_copied, g->bytes);
+	transfer_pin(t);
+	ring_writev(t->u->rt->ring, &g->op, t->fd, g->iov, g->count, g->off);
+}
+
+static void on_copied(struct seg *s, int err)
+{
+	staging_put(s->t);
+	if (err)
+		seg_fail_errno(s, err);
+	else
+		seg_settle(s);
+}
+
+/* To the staging file: from the buffer, or from the scratch file. False: the file is not open; try again. */
+static bool seg_write(struct seg *s)
+{
+	if (!staging_get(s->t))
+		return false;
+	s->group_next = NULL;
+	if (s->stream) {
+		set_state(s, SEG_WRITING);
+		stream_copy(s, on_copied);
+	} else {
+		group_write(s->t, s);
+	}
+	return true;
+}
+
+static void on_uncovered(struct journal_waiter *w, int err)
+{
+	struct seg *s = container_of(w, struct seg, waiter);
+	if (err)
+		seg_fail_errno(s, err);
+	else if (!seg_write(s))
+		seg_fail_errno(s, s->t->staging_state == STAGING_FAILED ? s->t->staging_err : -EIO);
+}
+
+/* --- checking --------------------------------------------------------------------------------- */
+
+static void seg_requeue(struct seg *s, struct transfer *to)
+{
+	struct transfer *from = s->t;
+	list_remove(s);
+	transfer_pin(to);
+	s->t = to;
+	if (s->export_fd >= 0)
+		sys_close(s->export_fd);
+	s->export_fd = -1;
+	list_push(to, s);
+	transfer_unpin(from);
+	transfer_step(to);
+}
+
+/* The segment differs from the exported file, or that can't be told: it belongs to the next generation. */
+static void seg_to_next_generation(struct seg *s)
+{
+	struct transfer *t = s->t;
+	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes};
+	struct transfer *head = t->gone ? transfer_find(s->u, &id) : t;
+	int err = 0;
+	if (!head)
+		err = -EIO;
+	else if (head->state == TRANSFER_EXPORTED)
+		head = transfer_next_generation(head, &err);
+	if (!err && seg_end(s) > head->reserved) {
+		err = store_reserve_more(s->u->store, seg_end(s) - head->reserved, ring_now_ms(s->u->rt->ring));
+		if (!err)
+			head->reserved = seg_end(s);
+	}
+	if (err)
+		seg_fail_errno(s, err);
+	else
+		seg_requeue(s, head);
+}
+
+static void checked_against_export(struct seg *s)
+{
+	if (s->job.differs || s->t->gone) {
+		seg_to_next_generation(s);
+	} else {
+		s->is_replay = true;
+		seg_settle(s); /* into the exported transfer's cover: acknowledged replays */
+	}
+}
+
+static void checked_against_staging(struct seg *s)
+{
+	if (s->job.compares && !s->job.differs) {
+		seg_settle_unchanged(s);
+		return;
+	}
+	if (cover_overlaps(&s->t->cover, s->off, seg_end(s))) {
+		transfer_uncover(s->t, s->off, seg_end(s));
+		set_state(s, SEG_UNCOVERING);
+		s->waiter.done = on_uncovered;
+		journal_wait(s->u->rt->journal, &s->waiter, JOURNAL_WRITTEN);
+	} else if (s->stream && stream_scratch_fd(s) < 0) {
+		seg_settle(s); /* the payload was written where it belongs before it was checked */
+	} else if (!seg_write(s)) {
+		seg_fail_errno(s, -EIO);
+	}
+}
+
+static void on_checked(struct op *op)
+{
+	struct seg *s = container_of(op, struct seg, job.op);
+	struct transfer *t = s->t;
+	struct outcome o;
+	uint8_t digest[32];
+	transfer_pin(t);
+	bool counted = s->fd_counted;
+	s->fd_counted = false;
+	if (op->res < 0) {
+		seg_fail_errno(s, op->res);
+	} else {
+		if (s->has_checksum && !s->checked)
+			sha256_digest(&s->sha, digest);
+		if (s->has_checksum && !s->checked && memcmp(digest, s->checksum, 32) != 0) {
+			outcome_fail(&o, MQTT_RC_UNSPECIFIED, "checksum_mismatch", false);
+			o.has_digests = true;
+			memcpy(o.expected, s->checksum, 32);
+			memcpy(o.actual, digest, 32);
+			seg_fail(s, &o);
+		} else {
+			s->checked = true;
+			if (s->is_against_export)
+				checked_against_export(s);
+			else
+				checked_against_staging(s);
+		}
+	}
+	if (counted)
+		staging_put(t);
+	if (!t->gone)
+		transfer_step(t);
+	transfer_unpin(t);
+}
+
+static struct verify_range seg_source(const struct seg *s)
+{
+	if (!s->stream)
+		return (struct verify_range){.fd = -1, .mem = s->payload};
+	if (stream_scratch_fd(s) >= 0)
+		return (struct verify_range){.fd = stream_scratch_fd(s)};
+	return (struct verify_range){.fd = s->t->fd, .off = s->off};
+}
+
+static void check_submit(struct seg *s)
+{
+	set_state(s, SEG_CHECKING);
+	s->job.op.done = on_checked;
+	s->job.ring = s->u->rt->ring;
+	s->job.bytes = s->bytes;
+	s->job.data = seg_source(s);
+	s->job.states[0] = NULL;
+	if (s->has_checksum && !s->checked) {
+		sha256_init(&s->sha);
+		s->job.states[0] = &s->sha;
+	}
+	verify_submit(s->u->rt->verify, &s->job);
+}
+
+/* Compares with the exported file; a local open, served from the directory cache. */
+static void check_against_export(struct seg *s)
+{
+	struct transfer *t = s->t;
+	struct sys_stat st;
+	s->is_against_export = true;
+	s->job.compares = false;
+	s->job.differs = true;
+	int fd = sys_openat(s->u->store->export_fd, t->exported.path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+	bool same_file = fd >= 0 && sys_fstat(fd, &st) == 0 && st.is_regular && st.size == t->exported.size;
+	s->export_fd = fd;
+	if (same_file && seg_end(s) <= t->exported.size) {
+		s->job.compares = true;
+		s->job.with = (struct verify_range){.fd = fd, .off = s->off};
+		check_submit(s);
+	} else if (!same_file && s->reply->dup) {
+		set_state(s, SEG_CHECKING);
+		seg_settle_unchanged(s); /* can't be compared, but says of itself that it is a repetition */
+	} else {
+		set_state(s, SEG_CHECKING);
+		seg_to_next_generation(s);
+	}
+}
+
+/* Whole in memory or in its file: what has to be looked at before it counts? False: the staging file is not open. */
+static bool seg_check(struct seg *s)
+{
+	struct transfer *t = s->t;
+	s->is_against_export = false;
+	if (t->state == TRANSFER_EXPORTED) {
+		check_against_export(s);
+		return true;
+	}
+	s->job.compares = cover_overlaps(&t->cover, s->off, seg_end(s));
+	bool in_staging = s->stream && stream_scratch_fd(s) < 0;
+	bool wants_sum = s->has_checksum && !s->checked;
+	if (!s->job.compares && !wants_sum)
+		return in_staging ? (seg_settle(s), true) : seg_write(s);
+	if (s->job.compares || in_staging) {
+		if (!staging_get(t))
+			return false;
+		s->fd_counted = true;
+		s->job.with = (struct verify_range){.fd = t->fd, .off = s->off};
+	}
+	if (s->job.compares && !cover_has(&t->cover, s->off, seg_end(s)))
+		s->job.compares = false; /* partly new: it has to be written anyway */
+	check_submit(s);
+	return true;
+}
+
+void seg_on_received(struct seg *s)
+{
+	if (!seg_check(s))
+		seg_fail_errno(s, s->t->staging_state == STAGING_FAILED ? s->t->staging_err : -EIO);
+}
+
+/* --- starting --------------------------------------------------------------------------------- */
+
+/* Does an earlier segment of the list overlap s? */
+static bool is_locked(const struct transfer *t, const struct seg *s)
+{
+	if (t->segs_ordered)
+		return false;
+	for (const struct seg *e = t->segs; e != s; e = e->next) {
+		if (e->off < seg_end(s) && s->off < seg_end(e))
+			return true;
+	}
+	return false;
+}
+
+static bool may_gather(const struct transfer *t, const struct seg *s)
+{
+	return s->state == SEG_QUEUED && !s->stream && (!s->has_checksum || s->checked) &&
+		t->state != TRANSFER_EXPORTED && !cover_overlaps(&t->cover, s->off, seg_end(s));
+}
+
+/* s may start, and so may those that follow it both in the list and in the file: one write. False: file not open. */
+static bool gather(struct transfer *t, struct seg *s)
+{
+	if (!staging_get(t))
+		return false;
+	struct seg *last = s;
+	uint32_t count = 1;
+	s->group_next = NULL;
+	for (struct seg *n = s->next; n && count < GROUP_MAX; n = n->next) {
+		if (n->off != seg_end(last) || !may_gather(t, n) || is_locked(t, n))
+			break;
+		n->group_next = NULL;
+		last->group_next = n;
+		last = n;
+		count++;
+	}
+	group_write(t, s);
+	return true;
+}
+
+/* False: nothing of this transfer can start now. */
+static bool seg_start(struct transfer *t, struct seg *s)
+{
+	if (may_gather(t, s))
+		return gather(t, s);
+	if (!s->stream || stream_scratch_fd(s) >= 0)
+		return seg_check(s);
+	bool to_scratch = t->state == TRANSFER_EXPORTED || cover_overlaps(&t->cover, s->off, seg_end(s));
+	if (!to_scratch && !staging_get(t))
+		return false;
+	set_state(s, SEG_RECEIVING);
+	stream_start(s, to_scratch);
+	return true;
+}
+
+static void fail_queued(struct transfer *t)
+{
+	int err = t->staging_err;
+	for (;;) {
+		struct seg *s = t->segs;
+		while (s && s->state != SEG_QUEUED)
+			s = s->next;
+		if (!s)
+			return;
+		set_state(s, SEG_CHECKING);
+		seg_fail_errno(s, err);
+	}
+}
+
+void ingest_step(struct transfer *t)
+{
+	if (t->segs_queued == 0 || t->stepping || t->gone)
+		return;
+	t->stepping = true;
+	transfer_pin(t);
+	if (t->staging_state == STAGING_FAILED) {
+		fail_queued(t);
+	} else {
+		/* Starting one may change the list: look from the beginning each time. */
+		bool again = true;
+		while (again && t->segs_queued && !t->gone) {
+			again = false;
+			for (struct seg *s = t->segs; s; s = s->next) {
+				if (s->state != SEG_QUEUED || is_locked(t, s))
+					continue;
+				again = (!t->seeding || t->staging_state == STAGING_NONE) && seg_start(t, s);
+				break;
+			}
+		}
+	}
+	t->stepping = false;
+	transfer_unpin(t);
+}
+
+/* --- from the connection ---------------------------------------------------------------------- */
+
+static struct transfer *find_or_open(struct uploads *u, const struct upload_id *id, const struct filecmd *cmd,
+	uint32_t payload_bytes, struct reply *rp)
+{
+	struct outcome o;
+	struct transfer *t = transfer_find(u, id);
+	if (!t && !upload_segment_admit(u, id, cmd, payload_bytes, &o)) {
+		reply_finish(rp, &o);
+		return NULL;
+	}
+	return t ? t : transfer_find(u, id);
+}
+
+/* An empty segment changes nothing; some clients end a file with one. */
+static void ingest_empty(const struct filecmd *cmd, struct reply *rp)
+{
+	struct sha256 s;
+	struct outcome o;
+	uint8_t digest[32];
+	sha256_init(&s);
+	sha256_digest(&s, digest);
+	if (!cmd->has_checksum || memcmp(digest, cmd->checksum, 32) == 0) {
+		reply_finish(rp, NULL);
+		return;
+	}
+	outcome_fail(&o, MQTT_RC_UNSPECIFIED, "checksum_mismatch", false);
+	o.has_digests = true;
+	memcpy(o.expected, cmd->checksum, 32);
+	memcpy(o.actual, digest, 32);
+	reply_finish(rp, &o);
+}
+
+void ingest_small(struct uploads *u, const struct upload_id *id, const struct filecmd *cmd, struct buf *b,
+	const uint8_t *payload, uint32_t payload_bytes, struct reply *rp)
+{
+	if (payload_bytes == 0) {
+		ingest_empty(cmd, rp);
+		return;
+	}
+	struct transfer *t = find_or_open(u, id, cmd, payload_bytes, rp);
+	struct seg *s = t ? seg_new(u, t, cmd, payload_bytes, rp) : NULL;
+	if (!s)
+		return;
+	s->buf = b;
+	buf_ref(b);
+	s->payload = payload;
+	list_push(t, s);
+	if (!t->in_pass) {
+		t->in_pass = true;
+		t->pass_next = u->pass;
+		u->pass = t;
+		transfer_pin(t);
+	}
+}
+
+void ingest_flush(struct uploads *u)
+{
+	while (u->pass) {
+		struct transfer *t = u->pass;
+		u->pass = t->pass_next;
+		t->in_pass = false;
+		if (!t->gone)
+			transfer_step(t);
+		transfer_unpin(t);
+	}
+}
+
+struct seg *ingest_open(struct uploads *u, const struct upload_id *id, const struct filecmd *cmd,
+	uint32_t payload_bytes, struct reply *rp)
+{
+	struct transfer *t = find_or_open(u, id, cmd, payload_bytes, rp);
+	struct seg *s = t ? seg_new(u, t, cmd, payload_bytes, rp) : NULL;
+	if (s)
+		list_push(t, s);
+	return s;
+}

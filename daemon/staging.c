@@ -1,0 +1,285 @@
+/*
+ * The staging file of a transfer: created, preallocated, seeded and opened when first wanted; kept open while used, and a
+ * while longer; deleted when the transfer goes.
+ *
+ *     NONE ─get─► OPENING: open ─► fallocate ─► seed ─► OPEN        any failure ─► FAILED ─(told)─► NONE
+ *
+ * An fd that nobody uses stays open on a list of io.open_files; the least recently used is closed when the list is full, so
+ * ten thousand abandoned transfers hold no more descriptors than that.
+ */
+#include "transfer.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include "log.h"
+
+static void on_opened(struct op *op);
+static void on_allocated(struct op *op);
+static void on_truncated(struct op *op);
+static void on_seeded(struct op *op);
+
+void staging_init(struct transfer *t)
+{
+	t->file_op.done = on_opened;
+}
+
+/* --- the list of idle fds --------------------------------------------------------------------- */
+
+static void lru_remove(struct transfer *t)
+{
+	struct uploads *u = t->u;
+	if (!t->lru_pprev)
+		return;
+	*t->lru_pprev = t->lru_next;
+	if (t->lru_next)
+		t->lru_next->lru_pprev = t->lru_pprev;
+	else
+		u->lru_tail = t->lru_pprev;
+	t->lru_next = NULL;
+	t->lru_pprev = NULL;
+	u->lru_count--;
+}
+
+void staging_close(struct transfer *t)
+{
+	assert(t->fd_users == 0);
+	lru_remove(t);
+	if (t->fd >= 0)
+		sys_close(t->fd);
+	t->fd = -1;
+}
+
+static void lru_push(struct transfer *t)
+{
+	struct uploads *u = t->u;
+	t->lru_next = NULL;
+	t->lru_pprev = u->lru_tail;
+	*u->lru_tail = t;
+	u->lru_tail = &t->lru_next;
+	u->lru_count++;
+	if (u->lru_count > u->conf->io.open_files_max)
+		staging_close(u->lru);
+}
+
+/* --- opening ---------------------------------------------------------------------------------- */
+
+static uint64_t wanted_allocation(const struct transfer *t)
+{
+	bool reserves = t->u->conf->transfer.prealloc == CONF_RESERVE;
+	return reserves && t->has_meta && t->meta.has_size && !t->no_fallocate ? t->meta.size : 0;
+}
+
+static void open_start(struct transfer *t)
+{
+	t->staging_state = STAGING_OPENING;
+	t->staging_exists = true;
+	transfer_pin(t);
+	t->file_op.done = on_opened;
+	ring_openat(t->u->rt->ring, &t->file_op, t->u->store->staging_fd, t->staging, O_RDWR | O_CREAT, 0600);
+}
+
+static void allocate_start(struct transfer *t)
+{
+	t->staging_state = STAGING_OPENING;
+	lru_remove(t);
+	transfer_pin(t);
+	t->file_op.done = on_allocated;
+	ring_fallocate(t->u->rt->ring, &t->file_op, t->fd, 0, 0, wanted_allocation(t));
+}
+
+bool staging_get(struct transfer *t)
+{
+	switch (t->staging_state) {
+	case STAGING_NONE:
+		open_start(t);
+		return false;
+	case STAGING_OPENING:
+	case STAGING_FAILED:
+		return false;
+	case STAGING_OPEN:
+		break;
+	}
+	if (t->fd < 0) {
+		open_start(t);
+		return false;
+	}
+	if (wanted_allocation(t) > t->fallocated) {
+		allocate_start(t);
+		return false;
+	}
+	lru_remove(t);
+	t->fd_users++;
+	return true;
+}
+
+void staging_put(struct transfer *t)
+{
+	assert(t->fd_users > 0);
+	if (--t->fd_users > 0)
+		return;
+	if (t->gone)
+		staging_close(t);
+	else if (t->staging_state == STAGING_OPEN)
+		lru_push(t);
+}
+
+static void opened(struct transfer *t, int err)
+{
+	t->staging_state = err ? STAGING_FAILED : STAGING_OPEN;
+	t->staging_err = err;
+	if (t->gone) {
+		if (t->fd_users == 0)
+			staging_close(t);
+		staging_delete(t);
+	} else {
+		if (err)
+			log_warn("staging file failed", LS("clientid", t->clientid, t->clientid_bytes),
+				LS("fileid", t->fileid, t->fileid_bytes), LE("error", err), NULL);
+		else if (t->fd_users == 0)
+			lru_push(t);
+		transfer_step(t);
+		if (t->staging_state == STAGING_FAILED) { /* told; the next one who wants the file tries anew */
+			t->staging_state = t->fd >= 0 ? STAGING_OPEN : STAGING_NONE;
+			if (t->fd >= 0 && t->fd_users == 0 && !t->lru_pprev && !t->gone)
+				lru_push(t);
+			else if (t->gone && t->fd_users == 0)
+				staging_close(t);
+		}
+	}
+	transfer_unpin(t);
+}
+
+/* --- seeding ---------------------------------------------------------------------------------- */
+
+/* On the helper thread: copies what the previous generation acknowledged as replays. Nothing else touches the two
+ * covers while seeding is set. */
+static int call_seed(struct op *op)
+{
+	struct transfer *t = container_of(op, struct transfer, file_op);
+	const struct transfer *p = t->previous;
+	int fd = sys_openat(t->u->store->export_fd, p->exported.path, O_RDONLY | O_NOFOLLOW, 0);
+	if (fd < 0)
+		return fd;
+	int err = 0;
+	struct extent e;
+	for (uint64_t at = 0; !err && cover_next(&p->cover, at, &e); at = e.to)
+		err = sys_copy_range(fd, e.from, t->fd, e.from, e.to - e.from);
+	sys_close(fd);
+	return err;
+}
+
+static void on_seeded(struct op *op)
+{
+	struct transfer *t = container_of(op, struct transfer, file_op);
+	int err = op->res == -ENOSPC || op->res == -EDQUOT ? op->res : 0;
+	t->seeding = err != 0;
+	if (op->res < 0) {
+		/* The consumer took the file away meanwhile: those ranges are missing again, and fin will say so. */
+		log_warn("replayed ranges could not be taken over", LS("clientid", t->clientid, t->clientid_bytes),
+			LS("fileid", t->fileid, t->fileid_bytes), LE("error", op->res), NULL);
+	} else if (!t->gone) {
+		struct extent e;
+		for (uint64_t at = 0; cover_next(&t->previous->cover, at, &e); at = e.to) {
+			struct record r = {.type = RECORD_EXTENT, .tid = t->tid, .from = e.from, .to = e.to};
+			if (transfer_add_extent(t, e.from, e.to) == 0)
+				journal_append(t->u->rt->journal, &r);
+		}
+	}
+	opened(t, err);
+}
+
+static void seed_or_done(struct transfer *t)
+{
+	if (!t->seeding || t->gone) {
+		opened(t, 0);
+		return;
+	}
+	t->file_op.done = on_seeded;
+	ring_call(t->u->rt->ring, &t->file_op, call_seed);
+}
+
+/* --- completions ------------------------------------------------------------------------------ */
+
+static void on_opened(struct op *op)
+{
+	struct transfer *t = container_of(op, struct transfer, file_op);
+	if (op->res < 0) {
+		opened(t, op->res);
+		return;
+	}
+	t->fd = op->res;
+	if (wanted_allocation(t) > t->fallocated && !t->gone) {
+		t->file_op.done = on_allocated;
+		ring_fallocate(t->u->rt->ring, &t->file_op, t->fd, 0, 0, wanted_allocation(t));
+	} else {
+		seed_or_done(t);
+	}
+}
+
+static void on_allocated(struct op *op)
+{
+	struct transfer *t = container_of(op, struct transfer, file_op);
+	if (op->res == -EOPNOTSUPP) {
+		t->no_fallocate = true;
+		seed_or_done(t);
+		return;
+	}
+	if (op->res < 0) {
+		/* A failed fallocate leaves blocks behind: cut them off before anybody is told. What is covered stays. */
+		struct extent e;
+		uint64_t end = 0;
+		for (uint64_t at = 0; cover_next(&t->cover, at, &e); at = e.to)
+			end = e.to;
+		t->staging_err = op->res;
+		t->file_op.done = on_truncated;
+		ring_ftruncate(t->u->rt->ring, &t->file_op, t->fd, end);
+		return;
+	}
+	t->fallocated = t->meta.size;
+	if (t->is_counted && t->fallocated > t->allocated) {
+		uint64_t allocated = t->fallocated < t->reserved ? t->fallocated : t->reserved;
+		store_allocated(t->u->store, allocated - t->allocated);
+		t->allocated = allocated;
+	}
+	seed_or_done(t);
+}
+
+static void on_truncated(struct op *op)
+{
+	struct transfer *t = container_of(op, struct transfer, file_op);
+	opened(t, t->staging_err);
+}
+
+/* --- deleting --------------------------------------------------------------------------------- */
+
+struct unlink {
+	struct op op;
+	char name[];
+};
+
+static void on_unlinked(struct op *op)
+{
+	struct unlink *x = container_of(op, struct unlink, op);
+	if (op->res < 0 && op->res != -ENOENT)
+		log_warn("staging file could not be deleted", LZ("name", x->name), LE("error", op->res), NULL);
+	free(x);
+}
+
+void staging_delete(struct transfer *t)
+{
+	if (t->fd_users == 0 && t->staging_state != STAGING_OPENING)
+		staging_close(t);
+	if (!t->staging_exists || t->staging_state == STAGING_OPENING)
+		return; /* OPENING: opened() comes back here */
+	t->staging_exists = false;
+	size_t bytes = strlen(t->staging) + 1;
+	struct unlink *x = calloc(1, sizeof(*x) + bytes);
+	if (!x)
+		return; /* recovery sweeps it */
+	memcpy(x->name, t->staging, bytes);
+	x->op.done = on_unlinked;
+	ring_unlinkat(t->u->rt->ring, &x->op, t->u->store->staging_fd, x->name, 0);
+}

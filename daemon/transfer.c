@@ -1,0 +1,729 @@
+/*
+ * The transfer as an object: the table, its life, its content and its hash frontier. What the commands do with it is upload.c.
+ *
+ * Invariants: cover is what the journal says (an extent enters cover in the same call that appends its record); contiguous
+ * is the end of cover's run from 0; frontier ≤ contiguous unless a fin for a smaller size rewound it; hash has been fed exactly
+ * [0, frontier). A hash job that ran while content below its end was taken out (content_gen moved) is dropped.
+ */
+#include "transfer.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+#include "events.h"
+#include "log.h"
+
+enum { TABLE_SIZE_MIN = 256, HASH_JOB_BYTES_MAX = 8 << 20, BEHIND_BYTES = 8 << 20 };
+
+/* --- the table -------------------------------------------------------------------------------- */
+
+static uint64_t id_hash(const struct uploads *u, const char *clientid, uint32_t clientid_bytes,
+	const char *fileid, uint32_t fileid_bytes)
+{
+	uint64_t h = XXH3_64bits_withSeed(clientid, clientid_bytes, u->hash_seed);
+	return XXH3_64bits_withSeed(fileid, fileid_bytes, h);
+}
+
+static struct transfer **table_slot(struct uploads *u, const struct transfer *t)
+{
+	uint64_t h = id_hash(u, t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes);
+	return &u->table[h & (u->table_size - 1)];
+}
+
+struct transfer *transfer_find(struct uploads *u, const struct upload_id *id)
+{
+	uint64_t h = id_hash(u, id->clientid, id->clientid_bytes, id->fileid, id->fileid_bytes);
+	for (struct transfer *t = u->table[h & (u->table_size - 1)]; t; t = t->hash_next) {
+		if (t->clientid_bytes == id->clientid_bytes && t->fileid_bytes == id->fileid_bytes &&
+			memcmp(t->clientid, id->clientid, id->clientid_bytes) == 0 &&
+			memcmp(t->fileid, id->fileid, id->fileid_bytes) == 0)
+			return t;
+	}
+	return NULL;
+}
+
+static void table_grow(struct uploads *u)
+{
+	uint32_t old_size = u->table_size;
+	struct transfer **old = u->table;
+	struct transfer **table = calloc((size_t)old_size * 2, sizeof(struct transfer *));
+	if (!table)
+		return; /* longer chains, nothing worse */
+	u->table = table;
+	u->table_size = old_size * 2;
+	for (uint32_t i = 0; i < old_size; i++) {
+		while (old[i]) {
+			struct transfer *t = old[i];
+			old[i] = t->hash_next;
+			struct transfer **slot = table_slot(u, t);
+			t->hash_next = *slot;
+			*slot = t;
+		}
+	}
+	free(old);
+}
+
+static void table_insert(struct uploads *u, struct transfer *t)
+{
+	if (u->count >= u->table_size)
+		table_grow(u);
+	struct transfer **slot = table_slot(u, t);
+	t->hash_next = *slot;
+	*slot = t;
+	u->count++;
+	t->gone = false;
+}
+
+static void table_remove(struct uploads *u, struct transfer *t)
+{
+	for (struct transfer **p = table_slot(u, t); *p; p = &(*p)->hash_next) {
+		if (*p != t)
+			continue;
+		*p = t->hash_next;
+		t->hash_next = NULL;
+		u->count--;
+		return;
+	}
+	assert(!"a transfer that is not in the table");
+}
+
+struct uploads *uploads_new(struct reactor *rt, struct store *store)
+{
+	struct uploads *u = calloc(1, sizeof(*u));
+	if (!u)
+		return NULL;
+	u->table = calloc(TABLE_SIZE_MIN, sizeof(struct transfer *));
+	if (!u->table) {
+		free(u);
+		return NULL;
+	}
+	u->table_size = TABLE_SIZE_MIN;
+	u->rt = rt;
+	u->conf = rt->conf;
+	u->store = store;
+	u->lru_tail = &u->lru;
+	u->publish_queue_tail = &u->publish_queue;
+	(void)sys_random(&u->hash_seed, sizeof(u->hash_seed));
+	return u;
+}
+
+/* --- life ------------------------------------------------------------------------------------- */
+
+static void on_ttl(struct timer *timer);
+static void on_hashed(struct op *op);
+static void on_behind(struct op *op);
+
+static void transfer_free(struct transfer *t)
+{
+	assert(t->pins == 0 && !t->segs && !t->fins && !t->aborts && !t->gates);
+	timers_disarm(&t->u->rt->timers, &t->ttl);
+	atomic_fetch_sub(&t->u->store->backlog_bytes, t->backlog);
+	cover_fini(&t->cover);
+	meta_fini(&t->meta);
+	free(t->mids);
+	free(t->staging);
+	free(t->exported.path);
+	free(t->clientid);
+	free(t->fileid);
+	free(t);
+}
+
+static char *copy_id(const char *s, uint32_t bytes)
+{
+	char *copy = malloc((size_t)bytes + 1);
+	if (copy) {
+		memcpy(copy, s, bytes);
+		copy[bytes] = 0;
+	}
+	return copy;
+}
+
+/* names_staging tells transfers of one name apart by their generation only; the tid tells an aborted one, whose file may
+ * still be there, from the next try. */
+static char *staging_name(const struct transfer *t)
+{
+	char name[NAMES_STAGING_MAX + 1], *full = NULL;
+	names_staging(t->epoch, t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes, t->generation, name);
+	if (asprintf(&full, "%.200s-%llx", name, (unsigned long long)t->tid) < 0)
+		return NULL;
+	return full;
+}
+
+struct transfer *transfer_new(struct uploads *u, const struct upload_id *id, uint64_t tid, uint32_t generation,
+	struct transfer *previous)
+{
+	struct transfer *t = calloc(1, sizeof(*t));
+	if (!t)
+		return NULL;
+	t->u = u;
+	t->tid = tid;
+	t->generation = generation;
+	t->epoch = u->store->epoch;
+	t->fd = -1;
+	staging_init(t);
+	t->segs_tail = &t->segs;
+	t->opened_at_ms = sys_wall_ms();
+	t->clientid_bytes = id->clientid_bytes;
+	t->fileid_bytes = id->fileid_bytes;
+	t->clientid = copy_id(id->clientid, id->clientid_bytes);
+	t->fileid = copy_id(id->fileid, id->fileid_bytes);
+	cover_init(&t->cover, u->conf->transfer.extents_max);
+	sha256_init(&t->hash);
+	t->ttl.fire = on_ttl;
+	t->hash_job.op.done = on_hashed;
+	t->behind_op.done = on_behind;
+	if (t->clientid && t->fileid)
+		t->staging = staging_name(t);
+	if (!t->staging) {
+		transfer_free(t);
+		return NULL;
+	}
+	if (previous) {
+		table_remove(u, previous);
+		previous->gone = true; /* out of the table, held by t */
+		t->previous = previous;
+		timers_disarm(&u->rt->timers, &previous->ttl);
+	}
+	table_insert(u, t);
+	return t;
+}
+
+void transfer_pin(struct transfer *t)
+{
+	t->pins++;
+}
+
+void transfer_unpin(struct transfer *t)
+{
+	assert(t->pins > 0);
+	if (--t->pins == 0 && t->gone && t->state != TRANSFER_EXPORTED)
+		transfer_free(t);
+}
+
+/* Frees a transfer that has left the table, now or with its last pin. */
+static void transfer_end(struct transfer *t)
+{
+	t->gone = true;
+	t->state = TRANSFER_OPEN;
+	transfer_pin(t);
+	transfer_unpin(t);
+}
+
+void transfer_record_open(struct transfer *t)
+{
+	struct record r = {.type = RECORD_OPEN, .tid = t->tid, .generation = t->generation, .epoch = t->epoch,
+		.at_ms = t->opened_at_ms, .clientid = t->clientid, .clientid_bytes = t->clientid_bytes,
+		.fileid = t->fileid, .fileid_bytes = t->fileid_bytes, .text = t->staging,
+		.text_bytes = (uint32_t)strlen(t->staging)};
+	journal_append(t->u->rt->journal, &r);
+}
+
+static uint64_t ttl_ms(const struct transfer *t)
+{
+	const struct conf *conf = t->u->conf;
+	if (t->state == TRANSFER_EXPORTED)
+		return (uint64_t)conf->transfer.replay_window_s * 1000;
+	uint64_t s = conf->transfer.ttl_max_s;
+	if (t->has_meta && t->meta.has_segments_ttl && t->meta.segments_ttl < s)
+		s = t->meta.segments_ttl;
+	if (s < conf->transfer.ttl_min_s)
+		s = conf->transfer.ttl_min_s;
+	return s * 1000;
+}
+
+void transfer_touch(struct transfer *t)
+{
+	t->active_ms = ring_now_ms(t->u->rt->ring);
+	if (!timer_is_armed(&t->ttl))
+		transfer_arm(t);
+}
+
+void transfer_arm(struct transfer *t)
+{
+	timers_arm(&t->u->rt->timers, &t->ttl, t->active_ms + ttl_ms(t));
+}
+
+/* The replay window of an exported transfer is over, or another one takes its place. */
+static void exported_forget(struct transfer *t)
+{
+	struct record r = {.type = RECORD_FORGET, .tid = t->tid};
+	journal_append(t->u->rt->journal, &r);
+	t->u->exported_count--;
+	transfer_end(t);
+}
+
+static void on_ttl(struct timer *timer)
+{
+	struct transfer *t = container_of(timer, struct transfer, ttl);
+	uint64_t now = ring_now_ms(t->u->rt->ring), due = t->active_ms + ttl_ms(t);
+	bool is_busy = t->pins || t->segs || t->fins || t->aborts;
+	if (now < due || is_busy) {
+		timers_arm(&t->u->rt->timers, &t->ttl, is_busy && due <= now ? now + 1000 : due);
+		return;
+	}
+	if (t->state == TRANSFER_EXPORTED) {
+		table_remove(t->u, t);
+		exported_forget(t);
+		return;
+	}
+	log_info("transfer expired", LS("clientid", t->clientid, t->clientid_bytes),
+		LS("fileid", t->fileid, t->fileid_bytes), LU("received", t->cover.bytes), NULL);
+	transfer_drop(t, RECORD_EXPIRED);
+}
+
+static void event(const struct transfer *t, const char *kind)
+{
+	struct answer_event e = {.clientid = t->clientid, .clientid_bytes = t->clientid_bytes,
+		.fileid = t->fileid, .fileid_bytes = t->fileid_bytes,
+		.name = t->has_meta ? t->meta.name : NULL, .has_size = t->has_meta && t->meta.has_size,
+		.size = t->meta.size, .user_data = t->has_meta ? t->meta.user_data : NULL,
+		.seconds = (double)(sys_wall_ms() - t->opened_at_ms) / 1000};
+	events_publish(t->u->rt, kind, &e);
+}
+
+void transfer_drop(struct transfer *t, enum record_type type)
+{
+	struct uploads *u = t->u;
+	struct record r = {.type = type, .tid = t->tid};
+	assert(!t->segs && !t->fins);
+	journal_append(u->rt->journal, &r);
+	if (type == RECORD_ABORTED) {
+		STAT_ADD(u->rt, aborted, 1);
+		event(t, "aborted");
+	} else if (type == RECORD_EXPIRED) {
+		STAT_ADD(u->rt, expired, 1);
+		event(t, "expired");
+	}
+	transfer_uncount(t);
+	staging_delete(t);
+	table_remove(u, t);
+	if (t->previous) {
+		struct transfer *previous = t->previous;
+		t->previous = NULL;
+		table_insert(u, previous);
+		transfer_touch(previous);
+	}
+	transfer_wake_gates(t);
+	transfer_end(t);
+}
+
+void transfer_uncount(struct transfer *t)
+{
+	struct uploads *u = t->u;
+	if (!t->is_counted)
+		return;
+	t->is_counted = false;
+	if (t->reserved > t->allocated)
+		store_allocated(u->store, t->reserved - t->allocated);
+	store_release(u->store, t->reserved);
+	t->reserved = t->allocated = 0;
+	u->open_count--;
+	STAT_SUB(u->rt, transfers_open, 1);
+	atomic_fetch_sub(&u->store->backlog_bytes, t->backlog);
+	t->backlog = 0;
+}
+
+void transfer_count(struct transfer *t, uint64_t reserved)
+{
+	t->is_counted = true;
+	t->reserved = reserved;
+	t->u->open_count++;
+	STAT_ADD(t->u->rt, transfers_open, 1);
+}
+
+void transfer_to_exported(struct transfer *t)
+{
+	struct uploads *u = t->u;
+	transfer_uncount(t);
+	staging_close(t);
+	t->staging_state = STAGING_NONE;
+	t->staging_exists = false;
+	cover_fini(&t->cover);
+	cover_init(&t->cover, u->conf->transfer.extents_max);
+	free(t->mids);
+	t->mids = NULL;
+	t->mids_count = 0;
+	t->state = TRANSFER_EXPORTED;
+	u->exported_count++;
+	if (t->previous) {
+		exported_forget(t->previous);
+		t->previous = NULL;
+	}
+	timers_disarm(&u->rt->timers, &t->ttl);
+	transfer_touch(t);
+}
+
+struct transfer *transfer_next_generation(struct transfer *t, int *ret_err)
+{
+	struct uploads *u = t->u;
+	assert(t->state == TRANSFER_EXPORTED);
+	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes};
+	uint64_t bytes = t->cover.bytes ? t->exported.size : 0; /* replays to be seeded */
+	int err = transfer_admit(u, &id, bytes);
+	if (err) {
+		*ret_err = err;
+		return NULL;
+	}
+	struct transfer *next = transfer_new(u, &id, atomic_fetch_add(&u->store->next_tid, 1),
+		t->generation + 1, t);
+	if (!next) {
+		store_allocated(u->store, bytes);
+		store_release(u->store, bytes);
+		*ret_err = -ENOMEM;
+		return NULL;
+	}
+	transfer_count(next, bytes);
+	transfer_record_open(next);
+	if (t->has_meta && meta_copy(&next->meta, &t->meta) == 0) {
+		next->has_meta = true;
+		transfer_record_meta(next);
+	}
+	transfer_touch(next);
+	next->fins = t->fins; /* they came before the change: the new content decides */
+	t->fins = NULL;
+	transfer_wake_gates(t);
+	if (t->cover.bytes)
+		next->seeding = true; /* staging.c copies t->cover when the file is open */
+	return next;
+}
+
+void transfer_record_meta(struct transfer *t)
+{
+	size_t bytes;
+	char *json = meta_to_json(&t->meta, &bytes);
+	if (!json)
+		return;
+	struct record r = {.type = RECORD_META, .tid = t->tid, .text = json, .text_bytes = (uint32_t)bytes};
+	journal_append(t->u->rt->journal, &r);
+	free(json);
+}
+
+/* --- content and hash ------------------------------------------------------------------------- */
+
+static void account_backlog(struct transfer *t)
+{
+	uint64_t backlog = t->contiguous > t->frontier ? t->contiguous - t->frontier : 0;
+	if (!t->is_counted)
+		backlog = 0;
+	if (backlog > t->backlog)
+		atomic_fetch_add(&t->u->store->backlog_bytes, backlog - t->backlog);
+	else
+		atomic_fetch_sub(&t->u->store->backlog_bytes, t->backlog - backlog);
+	t->backlog = backlog;
+}
+
+static void refresh_contiguous(struct transfer *t)
+{
+	bool present;
+	uint64_t end = cover_run_end(&t->cover, 0, &present);
+	t->contiguous = present ? end : 0;
+	account_backlog(t);
+}
+
+int transfer_add_extent(struct transfer *t, uint64_t from, uint64_t to)
+{
+	int err = cover_add(&t->cover, from, to);
+	if (err)
+		return err;
+	if (t->cover.bytes > t->allocated && t->is_counted) {
+		uint64_t allocated = t->cover.bytes < t->reserved ? t->cover.bytes : t->reserved;
+		store_allocated(t->u->store, allocated - t->allocated);
+		t->allocated = allocated;
+	}
+	if (from <= t->contiguous && t->state != TRANSFER_EXPORTED)
+		refresh_contiguous(t);
+	return 0;
+}
+
+/* Lowers the frontier to the last midstate at or below `to`. */
+static void frontier_rewind(struct transfer *t, uint64_t to)
+{
+	uint32_t mids = (uint32_t)(to / MIDSTATE_BYTES);
+	if (t->frontier <= to)
+		return;
+	if (mids > t->mids_count)
+		mids = t->mids_count;
+	if (mids) {
+		t->frontier = (uint64_t)mids * MIDSTATE_BYTES;
+		sha256_resume(&t->hash, t->mids[mids - 1], t->frontier);
+	} else {
+		t->frontier = 0;
+		sha256_init(&t->hash);
+	}
+	account_backlog(t);
+}
+
+void transfer_rewind(struct transfer *t, uint64_t to)
+{
+	assert(!t->hashing);
+	frontier_rewind(t, to);
+}
+
+void transfer_uncover(struct transfer *t, uint64_t from, uint64_t to)
+{
+	struct record r = {.type = RECORD_UNCOVER, .tid = t->tid, .from = from, .to = to};
+	/* Taking out may need one extent more than the limit; then the whole rest of the run goes, which only costs its
+	 * retransmission. */
+	if (cover_remove(&t->cover, from, to) < 0) {
+		r.to = cover_run_end(&t->cover, from, NULL);
+		(void)cover_remove(&t->cover, from, r.to);
+	}
+	journal_append(t->u->rt->journal, &r);
+	t->content_gen++;
+	frontier_rewind(t, from);
+	if (t->mids_count > from / MIDSTATE_BYTES)
+		t->mids_count = (uint32_t)(from / MIDSTATE_BYTES);
+	refresh_contiguous(t);
+}
+
+void transfer_restart_hash(struct transfer *t)
+{
+	refresh_contiguous(t);
+	while ((uint64_t)t->mids_count * MIDSTATE_BYTES > t->contiguous)
+		t->mids_count--;
+	t->frontier = UINT64_MAX;
+	frontier_rewind(t, t->contiguous);
+}
+
+void transfer_forget_restored(struct transfer *t)
+{
+	t->u->exported_count--;
+	transfer_end(t);
+}
+
+int transfer_add_midstate(struct transfer *t, const uint32_t h[8])
+{
+	uint32_t (*mids)[8] = realloc(t->mids, (t->mids_count + 1) * sizeof(*mids));
+	if (!mids)
+		return -ENOMEM;
+	t->mids = mids;
+	memcpy(mids[t->mids_count++], h, sizeof(*mids));
+	return 0;
+}
+
+/* Hashes on when there is enough, or a fin waits for it. */
+void transfer_hash_step(struct transfer *t)
+{
+	uint64_t end = t->contiguous, step = t->u->conf->verify.step_bytes;
+	if (t->state == TRANSFER_VERIFYING) {
+		end = t->fins->size;
+		step = 1;
+	}
+	if (t->hashing || t->gone || end < t->frontier + step || t->state > TRANSFER_VERIFYING)
+		return;
+	uint64_t boundary = (t->frontier / MIDSTATE_BYTES + 1) * MIDSTATE_BYTES;
+	if (end > t->frontier + HASH_JOB_BYTES_MAX)
+		end = t->frontier + HASH_JOB_BYTES_MAX;
+	if (end > boundary)
+		end = boundary;
+	if (!staging_get(t))
+		return;
+	t->hashing = true;
+	t->hash_run = t->hash;
+	t->hash_gen = t->content_gen;
+	t->hash_to = end;
+	t->hash_job.ring = t->u->rt->ring;
+	t->hash_job.bytes = end - t->frontier;
+	t->hash_job.data = (struct verify_range){.fd = t->fd, .off = t->frontier};
+	t->hash_job.states[0] = &t->hash_run;
+	transfer_pin(t);
+	verify_submit(t->u->rt->verify, &t->hash_job);
+}
+
+static void on_behind(struct op *op)
+{
+	struct transfer *t = container_of(op, struct transfer, behind_op);
+	staging_put(t);
+	transfer_unpin(t);
+}
+
+/* Starts write-back behind the frontier, so that the fsync at fin finds little to do. */
+static void write_behind(struct transfer *t)
+{
+	if (t->frontier < t->behind) /* the frontier was rewound */
+		t->behind = t->frontier;
+	if (t->frontier - t->behind < BEHIND_BYTES || !op_is_idle(&t->behind_op) || !staging_get(t))
+		return;
+	uint64_t bytes = t->frontier - t->behind;
+	if (bytes > 1u << 30)
+		bytes = 1u << 30;
+	transfer_pin(t);
+	ring_write_behind(t->u->rt->ring, &t->behind_op, t->fd, t->behind, (uint32_t)bytes);
+	t->behind += bytes;
+}
+
+static void on_hashed(struct op *op)
+{
+	struct transfer *t = container_of(op, struct transfer, hash_job.op);
+	t->hashing = false;
+	staging_put(t);
+	if (op->res < 0 && !t->gone) {
+		log_error("reading back failed", LS("clientid", t->clientid, t->clientid_bytes),
+			LS("fileid", t->fileid, t->fileid_bytes), LE("error", op->res), NULL);
+		transfer_on_hash_failed(t, op->res);
+	} else if (!t->gone && t->hash_gen == t->content_gen) {
+		STAT_ADD(t->u->rt, hashed_bytes, t->hash_to - t->frontier);
+		t->hash = t->hash_run;
+		t->frontier = t->hash_to;
+		if (t->frontier % MIDSTATE_BYTES == 0 && t->frontier / MIDSTATE_BYTES == t->mids_count + 1 &&
+			transfer_add_midstate(t, t->hash.h) == 0) {
+			struct record r = {.type = RECORD_MIDSTATE, .tid = t->tid, .frontier = t->frontier};
+			memcpy(r.h, t->hash.h, sizeof(r.h));
+			journal_append(t->u->rt->journal, &r);
+		}
+		account_backlog(t);
+		write_behind(t);
+	}
+	if (!t->gone)
+		transfer_step(t);
+	transfer_unpin(t);
+}
+
+/* --- gates ------------------------------------------------------------------------------------ */
+
+static bool gate_is_shut(const struct transfer *t)
+{
+	const struct conf *conf = t->u->conf;
+	if (t->state == TRANSFER_VERIFYING || t->state == TRANSFER_PUBLISHING || t->fins || t->aborts)
+		return true;
+	if (t->state == TRANSFER_EXPORTED || t->backlog < conf->verify.step_bytes)
+		return false;
+	return t->backlog > conf->transfer.backlog_bytes_max ||
+		atomic_load(&t->u->store->backlog_bytes) > conf->transfer.backlog_total_max;
+}
+
+bool upload_gate_pass(struct uploads *u, const struct upload_id *id, struct upload_gate *g)
+{
+	struct transfer *t = transfer_find(u, id);
+	if (!t || !gate_is_shut(t))
+		return true;
+	if (!g->pprev) {
+		g->next = t->gates;
+		g->pprev = &t->gates;
+		if (t->gates)
+			t->gates->pprev = &g->next;
+		t->gates = g;
+	}
+	return false;
+}
+
+void upload_gate_cancel(struct upload_gate *g)
+{
+	if (!g->pprev)
+		return;
+	*g->pprev = g->next;
+	if (g->next)
+		g->next->pprev = g->pprev;
+	g->next = NULL;
+	g->pprev = NULL;
+}
+
+void transfer_wake_gates(struct transfer *t)
+{
+	while (t->gates) {
+		struct upload_gate *g = t->gates;
+		upload_gate_cancel(g);
+		g->resume(g);
+	}
+}
+
+void transfer_gate_step(struct transfer *t)
+{
+	if (t->gates && !gate_is_shut(t))
+		transfer_wake_gates(t);
+}
+
+/* --- checkpoint ------------------------------------------------------------------------------- */
+
+static void checkpoint_extents(const struct transfer *t, void (*put)(void *, const struct record *), void *arg)
+{
+	struct extent e;
+	for (uint64_t at = 0; cover_next(&t->cover, at, &e); at = e.to) {
+		struct record r = {.type = RECORD_EXTENT, .tid = t->tid, .from = e.from, .to = e.to};
+		put(arg, &r);
+	}
+}
+
+static void checkpoint_one(const struct transfer *t, void (*put)(void *, const struct record *), void *arg)
+{
+	struct record r = {.type = RECORD_OPEN, .tid = t->tid, .generation = t->generation, .epoch = t->epoch,
+		.at_ms = t->opened_at_ms, .clientid = t->clientid, .clientid_bytes = t->clientid_bytes,
+		.fileid = t->fileid, .fileid_bytes = t->fileid_bytes, .text = t->staging,
+		.text_bytes = (uint32_t)strlen(t->staging)};
+	put(arg, &r);
+	size_t bytes;
+	char *json = t->has_meta ? meta_to_json(&t->meta, &bytes) : NULL;
+	if (json) {
+		r = (struct record){.type = RECORD_META, .tid = t->tid, .text = json, .text_bytes = (uint32_t)bytes};
+		put(arg, &r);
+		free(json);
+	}
+	if (t->reserved) {
+		r = (struct record){.type = RECORD_RESERVE, .tid = t->tid, .size = t->reserved};
+		put(arg, &r);
+	}
+	if (t->state != TRANSFER_EXPORTED)
+		checkpoint_extents(t, put, arg);
+	for (uint32_t i = 0; i < t->mids_count; i++) {
+		r = (struct record){.type = RECORD_MIDSTATE, .tid = t->tid,
+			.frontier = (uint64_t)(i + 1) * MIDSTATE_BYTES};
+		memcpy(r.h, t->mids[i], sizeof(r.h));
+		put(arg, &r);
+	}
+	if (t->fin_recorded && t->fins) {
+		r = (struct record){.type = RECORD_FIN, .tid = t->tid, .size = t->fins->size,
+			.has_digest = t->fins->has_checksum};
+		memcpy(r.digest, t->fins->checksum, sizeof(r.digest));
+		put(arg, &r);
+	}
+	if (t->exported.path) {
+		r = (struct record){.type = RECORD_PUBLISHING, .tid = t->tid, .size = t->exported.size,
+			.text = t->exported.path, .text_bytes = (uint32_t)strlen(t->exported.path)};
+		memcpy(r.digest, t->exported.digest, sizeof(r.digest));
+		put(arg, &r);
+	}
+	if (t->state == TRANSFER_EXPORTED || t->is_published) {
+		r = (struct record){.type = RECORD_PUBLISHED, .tid = t->tid, .at_ms = t->exported.at_ms};
+		put(arg, &r);
+	}
+	if (t->state == TRANSFER_EXPORTED) /* behind PUBLISHED they are acknowledged replays */
+		checkpoint_extents(t, put, arg);
+}
+
+void uploads_checkpoint(void *arg, void (*put)(void *put_arg, const struct record *r), void *put_arg)
+{
+	const struct uploads *u = arg;
+	for (uint32_t i = 0; i < u->table_size; i++) {
+		for (const struct transfer *t = u->table[i]; t; t = t->hash_next) {
+			if (t->previous)
+				checkpoint_one(t->previous, put, put_arg);
+			checkpoint_one(t, put, put_arg);
+		}
+	}
+}
+
+void uploads_free(struct uploads *u)
+{
+	if (!u)
+		return;
+	for (uint32_t i = 0; i < u->table_size; i++) {
+		while (u->table[i]) {
+			struct transfer *t = u->table[i];
+			u->table[i] = t->hash_next;
+			staging_close(t);
+			if (t->previous) {
+				t->previous->pins = 0;
+				transfer_free(t->previous);
+			}
+			t->pins = 0;
+			t->state = TRANSFER_OPEN;
+			uploads_discard_waiting(t);
+			transfer_free(t);
+		}
+	}
+	free(u->table);
+	free(u->synced_dirs);
+	free(u);
+}

@@ -1,0 +1,777 @@
+/*
+ * The $file commands but segments, and the one switch that moves a transfer from state to state: transfer_step.
+ *
+ *     OPEN ── fin, whole, no segment in flight ──► VERIFYING ── hashed, equal ──► PUBLISHING ──► EXPORTED
+ *
+ * Everything that may let a transfer go on (a segment ended, a hash came back, the file was opened, a publish ended) calls
+ * transfer_step; it looks at the state alone, so the order in which things happen does not matter.
+ *
+ * Replies wait for what makes them true: init for the staging file and the journal, status for the journal, abort for a
+ * synced journal, fin for the export.
+ */
+#include "upload.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+#include "events.h"
+#include "log.h"
+#include "mqtt.h"
+#include "transfer.h"
+
+/* --- outcomes --------------------------------------------------------------------------------- */
+
+void outcome_fail(struct outcome *o, uint8_t reason, const char *text, bool is_transient)
+{
+	*o = (struct outcome){.reason = reason, .text = text, .is_transient = is_transient};
+}
+
+void outcome_storage(struct outcome *o, int err)
+{
+	switch (-err) {
+	case ENOSPC:
+		outcome_fail(o, MQTT_RC_QUOTA_EXCEEDED, "enospc", true);
+		break;
+	case EDQUOT:
+	case E2BIG:
+		outcome_fail(o, MQTT_RC_QUOTA_EXCEEDED, "quota_exceeded", true);
+		break;
+	case EFBIG:
+		outcome_fail(o, MQTT_RC_QUOTA_EXCEEDED, "too_large", false);
+		break;
+	default:
+		outcome_fail(o, MQTT_RC_UNSPECIFIED, "io_error", true);
+	}
+}
+
+static void fill_missing(struct outcome *o, const struct transfer *t, uint64_t size)
+{
+	o->has_missing = true;
+	o->missing_count = 0;
+	o->missing_bytes = size;
+	struct extent gaps[ANSWER_MISSING_MAX + 1];
+	size_t n;
+	if (t) {
+		o->missing_bytes = size - cover_bytes_in(&t->cover, 0, size);
+		n = cover_gaps(&t->cover, 0, size, gaps, ANSWER_MISSING_MAX + 1);
+	} else {
+		n = size ? 1 : 0;
+		gaps[0] = (struct extent){0, size};
+	}
+	o->truncated = n > ANSWER_MISSING_MAX;
+	o->missing_count = o->truncated ? ANSWER_MISSING_MAX : (uint32_t)n;
+	memcpy(o->missing, gaps, o->missing_count * sizeof(gaps[0]));
+}
+
+static void outcome_incomplete(struct outcome *o, const struct transfer *t, uint64_t size)
+{
+	outcome_fail(o, MQTT_RC_UNSPECIFIED, "incomplete", false);
+	fill_missing(o, t, size);
+}
+
+static void outcome_mismatch(struct outcome *o, const uint8_t expected[32], const uint8_t actual[32])
+{
+	outcome_fail(o, MQTT_RC_UNSPECIFIED, "checksum_mismatch", false);
+	o->has_digests = true;
+	memcpy(o->expected, expected, 32);
+	memcpy(o->actual, actual, 32);
+}
+
+/* --- replies that wait ------------------------------------------------------------------------ */
+
+static struct pending *pending_new(struct reply *rp, const struct outcome *o)
+{
+	struct pending *p = calloc(1, sizeof(*p));
+	if (p && o && !(p->outcome = malloc(sizeof(*o)))) {
+		free(p);
+		p = NULL;
+	}
+	if (!p) {
+		reply_fail(rp, MQTT_RC_UNSPECIFIED, "no_memory", true);
+		return NULL;
+	}
+	if (o)
+		*p->outcome = *o;
+	p->reply = rp;
+	return p;
+}
+
+static void pending_finish(struct pending *p)
+{
+	reply_finish(p->reply, p->outcome);
+	free(p->outcome);
+	free(p);
+}
+
+static void pending_fail(struct pending *p, const struct outcome *o)
+{
+	reply_finish(p->reply, o);
+	free(p->outcome);
+	free(p);
+}
+
+static void on_pending_journaled(struct journal_waiter *w, int err)
+{
+	struct pending *p = container_of(w, struct pending, waiter);
+	struct outcome o;
+	if (!err) {
+		pending_finish(p);
+		return;
+	}
+	outcome_storage(&o, err);
+	pending_fail(p, &o);
+}
+
+/* Finishes rp once everything recorded so far is written (or synced). o NULL: success. */
+static void reply_after_journal(struct uploads *u, struct reply *rp, const struct outcome *o,
+	enum journal_level level)
+{
+	struct pending *p = pending_new(rp, o);
+	if (!p)
+		return;
+	p->waiter.done = on_pending_journaled;
+	journal_wait(u->rt->journal, &p->waiter, level);
+}
+
+/* --- admission -------------------------------------------------------------------------------- */
+
+static uint32_t count_client(const struct uploads *u, const struct upload_id *id)
+{
+	uint32_t count = 0;
+	for (uint32_t i = 0; i < u->table_size; i++) {
+		for (const struct transfer *t = u->table[i]; t; t = t->hash_next)
+			count += t->is_counted && t->clientid_bytes == id->clientid_bytes &&
+				memcmp(t->clientid, id->clientid, id->clientid_bytes) == 0;
+	}
+	return count;
+}
+
+int transfer_admit(struct uploads *u, const struct upload_id *id, uint64_t bytes)
+{
+	const struct conf *conf = u->conf;
+	if (bytes > conf->transfer.file_bytes_max)
+		return -EFBIG;
+	/* Counting one client's transfers walks the table, so it is done only when the limit is near at all. */
+	if (u->open_count >= conf->transfer.open_client_max &&
+		count_client(u, id) >= conf->transfer.open_client_max)
+		return -EDQUOT;
+	return store_reserve(u->store, bytes, ring_now_ms(u->rt->ring));
+}
+
+static struct transfer *open_transfer(struct uploads *u, const struct upload_id *id, uint64_t bytes,
+	int *ret_err)
+{
+	int err = transfer_admit(u, id, bytes);
+	if (err) {
+		*ret_err = err;
+		return NULL;
+	}
+	struct transfer *t = transfer_new(u, id, atomic_fetch_add(&u->store->next_tid, 1), 1, NULL);
+	if (!t) {
+		store_allocated(u->store, bytes);
+		store_release(u->store, bytes);
+		*ret_err = -ENOMEM;
+		return NULL;
+	}
+	transfer_count(t, bytes);
+	transfer_record_open(t);
+	transfer_touch(t);
+	return t;
+}
+
+/* Room for [0, end) in a transfer that is open already. */
+static int reserve_to(struct transfer *t, uint64_t end)
+{
+	if (end > t->u->conf->transfer.file_bytes_max)
+		return -EFBIG;
+	if (end <= t->reserved)
+		return 0;
+	int err = store_reserve_more(t->u->store, end - t->reserved, ring_now_ms(t->u->rt->ring));
+	if (!err)
+		t->reserved = end;
+	return err;
+}
+
+bool upload_segment_admit(struct uploads *u, const struct upload_id *id, const struct filecmd *cmd,
+	uint32_t payload_bytes, struct outcome *ret_outcome)
+{
+	uint64_t end = cmd->offset + payload_bytes; /* offset ≤ INT64_MAX: no overflow */
+	struct transfer *t = transfer_find(u, id);
+	int err = journal_error(u->rt->journal);
+	if (!err && end > u->conf->transfer.file_bytes_max)
+		err = -EFBIG;
+	if (!err && payload_bytes > 0 && !t)
+		t = open_transfer(u, id, end, &err);
+	else if (!err && payload_bytes > 0 && t->state == TRANSFER_OPEN)
+		err = reserve_to(t, end);
+	if (!err && payload_bytes > 0 && t->state == TRANSFER_OPEN &&
+		!cover_may_add(&t->cover, cmd->offset, end))
+		err = -E2BIG;
+	if (!err)
+		return true;
+	outcome_storage(ret_outcome, err);
+	STAT_ADD(u->rt, segments_refused, 1);
+	return false;
+}
+
+/* --- init ------------------------------------------------------------------------------------- */
+
+static void init_wait_staging(struct transfer *t, struct reply *rp)
+{
+	struct pending *p = pending_new(rp, NULL);
+	if (!p)
+		return;
+	p->next = t->inits;
+	t->inits = p;
+	transfer_step(t);
+}
+
+static void init_accept(struct transfer *t, struct meta *m, struct reply *rp)
+{
+	struct uploads *u = t->u;
+	int err = m->has_size ? reserve_to(t, m->size) : 0;
+	if (err) {
+		struct outcome o;
+		outcome_storage(&o, err);
+		meta_fini(m);
+		reply_finish(rp, &o);
+		return;
+	}
+	meta_fini(&t->meta);
+	t->meta = *m;
+	t->has_meta = true;
+	transfer_record_meta(t);
+	if (t->reserved) {
+		struct record r = {.type = RECORD_RESERVE, .tid = t->tid, .size = t->reserved};
+		journal_append(u->rt->journal, &r);
+	}
+	transfer_touch(t);
+	if (m->has_size && m->size > 0 && u->conf->transfer.prealloc == CONF_RESERVE)
+		init_wait_staging(t, rp);
+	else
+		reply_after_journal(u, rp, NULL, JOURNAL_WRITTEN);
+}
+
+/* An init that names a transfer that is there already. */
+static void init_again(struct transfer *t, struct meta *m, struct reply *rp)
+{
+	struct uploads *u = t->u;
+	bool same = t->has_meta && meta_equal(&t->meta, m);
+	if (same) {
+		meta_fini(m);
+		transfer_touch(t);
+		if (t->inits)
+			init_wait_staging(t, rp);
+		else
+			reply_after_journal(u, rp, NULL, JOURNAL_WRITTEN);
+	} else if (t->state == TRANSFER_EXPORTED) {
+		int err = 0;
+		struct transfer *next = transfer_next_generation(t, &err);
+		if (next) {
+			init_accept(next, m, rp);
+			return;
+		}
+		struct outcome o;
+		outcome_storage(&o, err);
+		meta_fini(m);
+		reply_finish(rp, &o);
+	} else if (!t->has_meta || (t->previous && !t->own_meta && t->state == TRANSFER_OPEN)) {
+		t->own_meta = true;
+		init_accept(t, m, rp);
+	} else {
+		meta_fini(m);
+		reply_fail(rp, MQTT_RC_UNSPECIFIED, "filemeta_conflict", false);
+	}
+}
+
+void upload_init(struct uploads *u, const struct upload_id *id, const char *json, uint32_t json_bytes,
+	struct reply *rp)
+{
+	struct meta m = {0};
+	struct outcome o;
+	const char *error = meta_parse(json, json_bytes, &m);
+	if (error) {
+		reply_fail(rp, MQTT_RC_UNSPECIFIED, error, false);
+		return;
+	}
+	int err = journal_error(u->rt->journal);
+	if (!err && m.has_size && m.size > u->conf->transfer.file_bytes_max)
+		err = -EFBIG;
+	struct transfer *t = err ? NULL : transfer_find(u, id);
+	if (t) {
+		init_again(t, &m, rp);
+		return;
+	}
+	if (!err)
+		t = open_transfer(u, id, m.has_size ? m.size : 0, &err);
+	if (!t) {
+		outcome_storage(&o, err);
+		meta_fini(&m);
+		reply_finish(rp, &o);
+		return;
+	}
+	t->own_meta = true;
+	log_debug("transfer opened", LS("clientid", t->clientid, t->clientid_bytes),
+		LS("fileid", t->fileid, t->fileid_bytes), LZ("name", m.name), NULL);
+	init_accept(t, &m, rp);
+}
+
+/* The staging file is there, or can't be. */
+static void inits_step(struct transfer *t)
+{
+	if (!t->inits)
+		return;
+	struct pending *all = NULL;
+	if (t->staging_state != STAGING_FAILED) {
+		if (!staging_get(t))
+			return;
+		staging_put(t);
+	}
+	while (t->inits) { /* reverses into the order of arrival */
+		struct pending *p = t->inits;
+		t->inits = p->next;
+		p->next = all;
+		all = p;
+	}
+	struct outcome o;
+	int err = t->staging_state == STAGING_FAILED ? t->staging_err : 0;
+	while (all) {
+		struct pending *p = all;
+		all = p->next;
+		if (err) {
+			outcome_storage(&o, err);
+			pending_fail(p, &o);
+		} else {
+			reply_after_journal(t->u, p->reply, NULL, JOURNAL_WRITTEN);
+			free(p);
+		}
+	}
+	/* Refused at init: as if it had never been, unless segments came before it. */
+	if (err && t->cover.bytes == 0 && !t->segs && !t->fins && !t->aborts)
+		transfer_drop(t, RECORD_FORGET);
+}
+
+/* --- fin -------------------------------------------------------------------------------------- */
+
+static void event_exported(const struct transfer *t)
+{
+	struct answer_event e = {.clientid = t->clientid, .clientid_bytes = t->clientid_bytes,
+		.fileid = t->fileid, .fileid_bytes = t->fileid_bytes,
+		.name = t->has_meta ? t->meta.name : NULL, .has_size = true, .size = t->exported.size,
+		.sha256 = t->exported.digest, .path = t->exported.path,
+		.user_data = t->has_meta ? t->meta.user_data : NULL,
+		.seconds = (double)(t->exported.at_ms - t->opened_at_ms) / 1000};
+	events_publish(t->u->rt, "exported", &e);
+}
+
+static void event_failed(const struct transfer *t, uint64_t size, const char *reason)
+{
+	struct answer_event e = {.clientid = t->clientid, .clientid_bytes = t->clientid_bytes,
+		.fileid = t->fileid, .fileid_bytes = t->fileid_bytes,
+		.name = t->has_meta ? t->meta.name : NULL, .has_size = true, .size = size, .reason = reason,
+		.user_data = t->has_meta ? t->meta.user_data : NULL,
+		.seconds = (double)(sys_wall_ms() - t->opened_at_ms) / 1000};
+	events_publish(t->u->rt, "failed", &e);
+}
+
+static void fin_answer(struct fin *f, const struct outcome *o)
+{
+	if (f->reply)
+		reply_finish(f->reply, o);
+	free(f);
+}
+
+/* Ends the running fin without an export; the transfer is open again. */
+static void fin_fail(struct transfer *t, const struct outcome *o)
+{
+	struct fin *f = t->fins;
+	t->fins = f->next;
+	if (t->fin_recorded) {
+		struct record r = {.type = RECORD_FIN_FAILED, .tid = t->tid};
+		journal_append(t->u->rt->journal, &r);
+		t->fin_recorded = false;
+	}
+	t->state = TRANSFER_OPEN;
+	STAT_ADD(t->u->rt, failed, 1);
+	log_info("fin failed", LS("clientid", t->clientid, t->clientid_bytes),
+		LS("fileid", t->fileid, t->fileid_bytes), LZ("reason", o->text), NULL);
+	event_failed(t, f->size, o->text);
+	fin_answer(f, o);
+	transfer_touch(t);
+}
+
+/* A fin on a transfer that is exported: equal is success, else it is refused. */
+static void fin_on_exported(const struct transfer *t, struct fin *f)
+{
+	struct outcome o;
+	if (f->size != t->exported.size) {
+		outcome_fail(&o, MQTT_RC_UNSPECIFIED, "size_mismatch", false);
+		fin_answer(f, &o);
+	} else if (f->has_topic_checksum && memcmp(f->checksum, t->exported.digest, 32) != 0) {
+		outcome_mismatch(&o, f->checksum, t->exported.digest);
+		fin_answer(f, &o);
+	} else {
+		fin_answer(f, NULL);
+	}
+}
+
+/* The generation turns out to be the one before again: it goes, all its fins are answered by that one. */
+static void fins_fall_back(struct transfer *t)
+{
+	struct transfer *previous = t->previous;
+	struct fin *fins = t->fins;
+	t->fins = NULL;
+	t->fin_recorded = false;
+	t->state = TRANSFER_OPEN;
+	transfer_pin(t);
+	transfer_drop(t, RECORD_FORGET);
+	while (fins) {
+		struct fin *next = fins->next;
+		fin_on_exported(previous, fins);
+		fins = next;
+	}
+	transfer_unpin(t);
+}
+
+/* May this incomplete generation be a replay that was cut short? (PROTOCOL 2.1) */
+static bool is_cut_replay(const struct transfer *t, const struct fin *f)
+{
+	const struct transfer *p = t->previous;
+	return p && f->size == p->exported.size && f->has_checksum &&
+		memcmp(f->checksum, p->exported.digest, 32) == 0;
+}
+
+static void fin_begin(struct transfer *t)
+{
+	struct fin *f = t->fins;
+	struct outcome o;
+	if (!f->has_checksum && t->has_meta && t->meta.has_checksum) {
+		f->has_checksum = true;
+		memcpy(f->checksum, t->meta.checksum, 32);
+	}
+	if (!t->has_meta || !cover_has(&t->cover, 0, f->size)) {
+		if (is_cut_replay(t, f)) {
+			fins_fall_back(t);
+			return;
+		}
+		outcome_incomplete(&o, t, f->size);
+		fin_fail(t, &o);
+		return;
+	}
+	struct record r = {.type = RECORD_FIN, .tid = t->tid, .size = f->size, .has_digest = f->has_checksum};
+	memcpy(r.digest, f->checksum, 32);
+	journal_append(t->u->rt->journal, &r);
+	t->fin_recorded = true;
+	t->state = TRANSFER_VERIFYING;
+}
+
+static bool export_is_there(const struct transfer *t)
+{
+	struct sys_stat st;
+	return sys_stat_at(t->u->store->export_fd, t->exported.path, &st) == 0 && st.is_regular &&
+		st.size == t->exported.size;
+}
+
+/* All of [0, size) is hashed. */
+static void fin_compare(struct transfer *t)
+{
+	struct fin *f = t->fins;
+	struct outcome o;
+	uint8_t digest[32];
+	sha256_digest(&t->hash, digest);
+	if (f->has_checksum && memcmp(digest, f->checksum, 32) != 0) {
+		outcome_mismatch(&o, f->checksum, digest);
+		fin_fail(t, &o);
+		return;
+	}
+	const struct transfer *p = t->previous;
+	if (p && p->exported.size == f->size && memcmp(p->exported.digest, digest, 32) == 0 &&
+		export_is_there(p)) {
+		fins_fall_back(t);
+		return;
+	}
+	t->exported.size = f->size;
+	memcpy(t->exported.digest, digest, 32);
+	t->state = TRANSFER_PUBLISHING; /* transfer_step starts the export */
+}
+
+void transfer_on_published(struct transfer *t, int err)
+{
+	struct outcome o;
+	assert(t->state == TRANSFER_PUBLISHING);
+	if (err) {
+		log_error("export failed", LS("clientid", t->clientid, t->clientid_bytes),
+			LS("fileid", t->fileid, t->fileid_bytes), LE("error", err), NULL);
+		outcome_storage(&o, err);
+		free(t->exported.path);
+		t->exported.path = NULL;
+		while (t->fins)
+			fin_fail(t, &o);
+		transfer_step(t);
+		return;
+	}
+	struct fin *fins = t->fins;
+	t->fins = NULL;
+	t->fin_recorded = false;
+	STAT_ADD(t->u->rt, exported, 1);
+	log_info("transfer exported", LS("clientid", t->clientid, t->clientid_bytes),
+		LS("fileid", t->fileid, t->fileid_bytes), LZ("path", t->exported.path),
+		LU("size", t->exported.size), NULL);
+	transfer_to_exported(t);
+	while (fins) {
+		struct fin *next = fins->next;
+		fin_on_exported(t, fins);
+		fins = next;
+	}
+	event_exported(t);
+	transfer_step(t);
+}
+
+void transfer_on_hash_failed(struct transfer *t, int err)
+{
+	struct outcome o;
+	if (t->state != TRANSFER_VERIFYING)
+		return;
+	outcome_storage(&o, err);
+	fin_fail(t, &o);
+}
+
+void upload_fin(struct uploads *u, const struct upload_id *id, const struct filecmd *cmd, struct reply *rp)
+{
+	struct transfer *t = transfer_find(u, id);
+	struct outcome o;
+	if (rp->is_async)
+		reply_ack_now(rp);
+	else
+		reply_detach(rp);
+	if (!t) {
+		outcome_incomplete(&o, NULL, cmd->size);
+		reply_finish(rp, &o);
+		return;
+	}
+	struct fin *f = calloc(1, sizeof(*f));
+	if (!f) {
+		reply_fail(rp, MQTT_RC_UNSPECIFIED, "no_memory", true);
+		return;
+	}
+	f->reply = rp;
+	f->size = cmd->size;
+	f->has_checksum = f->has_topic_checksum = cmd->has_checksum;
+	if (cmd->has_checksum)
+		memcpy(f->checksum, cmd->checksum, 32);
+	if (cmd->size > u->conf->transfer.file_bytes_max) {
+		outcome_storage(&o, -EFBIG);
+		fin_answer(f, &o);
+		return;
+	}
+	struct fin **tail = &t->fins;
+	while (*tail)
+		tail = &(*tail)->next;
+	*tail = f;
+	transfer_touch(t);
+	transfer_step(t);
+}
+
+/* --- abort ------------------------------------------------------------------------------------ */
+
+void upload_abort(struct uploads *u, const struct upload_id *id, struct reply *rp)
+{
+	struct transfer *t = transfer_find(u, id);
+	if (!t || t->state == TRANSFER_EXPORTED) {
+		reply_after_journal(u, rp, NULL, JOURNAL_SYNCED);
+		return;
+	}
+	struct pending *p = pending_new(rp, NULL);
+	if (!p)
+		return;
+	p->next = t->aborts;
+	t->aborts = p;
+	transfer_step(t);
+}
+
+static void aborts_answer(struct uploads *u, struct pending *list)
+{
+	while (list) {
+		struct pending *p = list;
+		list = p->next;
+		reply_after_journal(u, p->reply, NULL, JOURNAL_SYNCED);
+		free(p);
+	}
+}
+
+static void abort_now(struct transfer *t)
+{
+	struct pending *aborts = t->aborts;
+	struct outcome o;
+	t->aborts = NULL;
+	outcome_fail(&o, MQTT_RC_UNSPECIFIED, "aborted", false);
+	while (t->fins)
+		fin_fail(t, &o);
+	log_info("transfer aborted", LS("clientid", t->clientid, t->clientid_bytes),
+		LS("fileid", t->fileid, t->fileid_bytes), NULL);
+	struct uploads *u = t->u;
+	transfer_drop(t, RECORD_ABORTED);
+	aborts_answer(u, aborts);
+}
+
+/* --- status ----------------------------------------------------------------------------------- */
+
+void upload_status(struct uploads *u, const struct upload_id *id, struct reply *rp)
+{
+	struct outcome o = {.text = "success", .has_status = true, .state = "none"};
+	const struct transfer *t = transfer_find(u, id);
+	if (!t) {
+		reply_after_journal(u, rp, &o, JOURNAL_WRITTEN);
+		return;
+	}
+	if (t->state == TRANSFER_EXPORTED) {
+		o.state = "exported";
+		o.status_has_size = true;
+		o.status_size = o.received = o.frontier = t->exported.size;
+		o.has_missing = true;
+		reply_after_journal(u, rp, &o, JOURNAL_WRITTEN);
+		return;
+	}
+	uint64_t size = 0;
+	struct extent e;
+	for (uint64_t at = 0; cover_next(&t->cover, at, &e); at = e.to)
+		size = e.to;
+	if (t->has_meta && t->meta.has_size) {
+		o.status_has_size = true;
+		o.status_size = size = t->meta.size;
+	}
+	o.state = t->state == TRANSFER_OPEN ? "open" : "verifying";
+	o.received = t->cover.bytes;
+	o.frontier = t->frontier;
+	fill_missing(&o, t, size);
+	reply_after_journal(u, rp, &o, JOURNAL_WRITTEN);
+}
+
+/* --- the switch ------------------------------------------------------------------------------- */
+
+void transfer_step(struct transfer *t)
+{
+	transfer_pin(t);
+	inits_step(t);
+	if (!t->gone) {
+		ingest_step(t);
+		transfer_hash_step(t);
+	}
+	enum transfer_state before;
+	do {
+		before = t->state;
+		struct fin *fin = t->fins;
+		switch (t->state) {
+		case TRANSFER_OPEN:
+			if (t->gone || t->segs || t->inits)
+				break;
+			if (t->aborts) {
+				abort_now(t);
+			} else if (t->fins && !t->seeding) {
+				fin_begin(t);
+				if (!t->gone && t->state == TRANSFER_OPEN && t->fins != fin)
+					before = TRANSFER_VERIFYING; /* the next fin has its turn */
+			}
+			break;
+		case TRANSFER_VERIFYING:
+			if (t->hashing)
+				break;
+			if (t->aborts) {
+				struct outcome o;
+				outcome_fail(&o, MQTT_RC_UNSPECIFIED, "aborted", false);
+				fin_fail(t, &o);
+				break;
+			}
+			if (t->frontier > t->fins->size)
+				transfer_rewind(t, t->fins->size);
+			if (t->frontier == t->fins->size)
+				fin_compare(t);
+			else if (t->staging_state == STAGING_FAILED)
+				transfer_on_hash_failed(t, t->staging_err);
+			else
+				transfer_hash_step(t);
+			break;
+		case TRANSFER_PUBLISHING:
+			if (!t->publish)
+				export_start(t);
+			break;
+		case TRANSFER_EXPORTED:
+			/* A segment that is still being compared may yet begin the next generation. */
+			while (t->fins && !t->segs && !t->gone) {
+				struct fin *f = t->fins;
+				t->fins = f->next;
+				fin_on_exported(t, f);
+			}
+			if (t->aborts) {
+				struct pending *aborts = t->aborts;
+				t->aborts = NULL;
+				aborts_answer(t->u, aborts);
+			}
+			break;
+		}
+	} while (!t->gone && t->state != before);
+	if (!t->gone)
+		transfer_gate_step(t);
+	transfer_unpin(t);
+}
+
+void uploads_discard_waiting(struct transfer *t)
+{
+	struct outcome o;
+	outcome_fail(&o, MQTT_RC_SERVER_SHUTDOWN, "shutdown", true);
+	while (t->fins) {
+		struct fin *f = t->fins;
+		t->fins = f->next;
+		fin_answer(f, &o);
+	}
+	while (t->aborts) {
+		struct pending *p = t->aborts;
+		t->aborts = p->next;
+		pending_fail(p, &o);
+	}
+	while (t->inits) {
+		struct pending *p = t->inits;
+		t->inits = p->next;
+		pending_fail(p, &o);
+	}
+	while (t->gates)
+		upload_gate_cancel(t->gates);
+}
+
+bool uploads_is_idle(const struct uploads *u)
+{
+	for (uint32_t i = 0; i < u->table_size; i++) {
+		for (const struct transfer *t = u->table[i]; t; t = t->hash_next) {
+			if (t->pins || t->segs || t->fins || t->aborts || t->inits)
+				return false;
+		}
+	}
+	return true;
+}
+
+void uploads_resume(struct uploads *u)
+{
+	/* Steps may change the table (a publish that ends): collect first. */
+	uint32_t count = 0;
+	struct transfer **all = calloc(u->count + 1, sizeof(*all));
+	if (!all)
+		return;
+	for (uint32_t i = 0; i < u->table_size; i++) {
+		for (struct transfer *t = u->table[i]; t; t = t->hash_next)
+			all[count++] = t;
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		if (all[i]->state == TRANSFER_EXPORTED) {
+			transfer_arm(all[i]);
+			continue;
+		}
+		transfer_touch(all[i]);
+		if (all[i]->state == TRANSFER_PUBLISHING)
+			export_resume(all[i]);
+		else
+			transfer_step(all[i]);
+	}
+	free(all);
+}
