@@ -39,12 +39,24 @@ void progress_clear(struct progress *p)
 	}
 }
 
+/* The name of a file, or a server's words, must not steer the terminal. */
+static void make_harmless(char *s)
+{
+	for (; *s; s++) {
+		if ((unsigned char)*s < 32 || *s == 127) {
+			*s = '?';
+		}
+	}
+}
+
 static void say(struct progress *p, const char *fmt, va_list ap)
 {
+	char text[8192];
+
 	progress_clear(p);
-	fputs("sluice: ", stderr);
-	vfprintf(stderr, fmt, ap);
-	fputc('\n', stderr);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	make_harmless(text);
+	fprintf(stderr, "sluice: %s\n", text);
 }
 
 void progress_say(struct progress *p, const char *fmt, ...)
@@ -169,6 +181,7 @@ void progress_draw(struct progress *p, uint64_t now_ms, const struct progress_vi
 	} else {
 		snprintf(head, sizeof(head), "%s%.200s  ", files, v->label);
 	}
+	make_harmless(head);
 	fprintf(stderr, "\r%s%s%.*s\033[K", head, bar,
 		columns - (int)strlen(head) > 0 ? columns - (int)strlen(head) : 0, tail);
 	p->is_drawn = true;

@@ -45,7 +45,9 @@ int source_open(struct source *s, const char *path)
 	s->fd = fd;
 	s->size = (uint64_t)st.st_size;
 	s->mtime = st.st_mtim;
-	posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+	if (s->size > SOURCE_CHUNK_BYTES) {
+		posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+	}
 	return 0;
 }
 
