@@ -114,11 +114,13 @@ static void parse_shape(const struct level *levels, size_t count, struct filecmd
 
 void filecmd_parse(const char *topic, size_t topic_bytes, struct filecmd *ret)
 {
-	const char *at = topic, *end = topic + topic_bytes;
 	struct level prefix = {NULL, 0}, fileid, levels[LEVELS_MAX + 1];
 	size_t count = 0;
 
 	memset(ret, 0, sizeof(*ret));
+	if (topic_bytes == 0)
+		return; /* topic may be NULL then */
+	const char *at = topic, *end = topic + topic_bytes;
 	level_next(&at, end, &prefix);
 	if (level_is(&prefix, "$file-async"))
 		ret->is_async = true;

@@ -214,9 +214,11 @@ static void scan_value(struct scan *s, unsigned depth_left, enum json_kind *ret_
 
 bool json_check(const char *text, size_t text_bytes, unsigned depth_max, struct json *ret)
 {
-	struct scan s = {text, text + text_bytes};
 	struct json root;
 
+	if (text_bytes == 0)
+		return false; /* text may be NULL then */
+	struct scan s = {text, text + text_bytes};
 	scan_space(&s);
 	root.text = s.at;
 	scan_value(&s, depth_max, &root.kind);

@@ -84,11 +84,10 @@ static void members_find(const struct json *object, struct json spans[KEY_COUNT]
 /* 0; −EINVAL when it is no integer of [min, INT64_MAX]. An absent one is fine and sets nothing. */
 static int integer_read(const struct json *v, uint64_t min, bool *ret_has, uint64_t *ret)
 {
-	const char *at = v->text, *end = at + v->bytes;
-	uint64_t n = 0;
-
 	if (v->kind == JSON_NULL)
 		return 0;
+	const char *at = v->text, *end = at + v->bytes;
+	uint64_t n = 0;
 	if (v->kind == JSON_STRING) {
 		at++;
 		end--;

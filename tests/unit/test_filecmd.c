@@ -54,6 +54,14 @@ static struct filecmd expect_verb(const char *topic, enum filecmd_verb verb, con
 	return cmd;
 }
 
+Test(filecmd, no_topic)
+{
+	struct filecmd cmd;
+
+	filecmd_parse(NULL, 0, &cmd);
+	cr_expect_eq(cmd.verb, FILECMD_NONE);
+}
+
 Test(filecmd, ordinary_topics)
 {
 	static const char *const topics[] = {"", "/", "a", "a/$file/f/init", "$file", "$file-async",

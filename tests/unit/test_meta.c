@@ -102,6 +102,7 @@ Test(meta, not_json)
 	for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++)
 		bad(texts[i], "invalid_filemeta_json");
 	struct meta m;
+	cr_expect_str_eq(meta_parse(NULL, 0, &m), "invalid_filemeta_json");
 	cr_expect_str_eq(parse_bytes("{\"name\":\"a\"}\0", 13, &m), "invalid_filemeta_json");
 	cr_expect_str_eq(parse_bytes("{\"name\":\"a\0\"}", 13, &m), "invalid_filemeta_json");
 }
