@@ -381,10 +381,7 @@ static void on_checked(struct op *op)
 		if (s->has_checksum && !s->checked)
 			sha256_digest(&s->sha, digest);
 		if (s->has_checksum && !s->checked && memcmp(digest, s->checksum, 32) != 0) {
-			outcome_fail(&o, MQTT_RC_UNSPECIFIED, "checksum_mismatch", false);
-			o.has_digests = true;
-			memcpy(o.expected, s->checksum, 32);
-			memcpy(o.actual, digest, 32);
+			outcome_mismatch(&o, s->checksum, digest);
 			seg_fail(s, &o);
 		} else {
 			s->checked = true;
@@ -601,10 +598,7 @@ static void ingest_empty(const struct filecmd *cmd, struct reply *rp)
 		reply_finish(rp, NULL);
 		return;
 	}
-	outcome_fail(&o, MQTT_RC_UNSPECIFIED, "checksum_mismatch", false);
-	o.has_digests = true;
-	memcpy(o.expected, cmd->checksum, 32);
-	memcpy(o.actual, digest, 32);
+	outcome_mismatch(&o, cmd->checksum, digest);
 	reply_finish(rp, &o);
 }
 

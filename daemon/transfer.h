@@ -95,7 +95,7 @@ struct transfer {
 	int fd;                  /* −1: closed */
 	uint32_t fd_users;
 	bool staging_exists;     /* a file may be there */
-	struct transfer *lru_next, **lru_pprev;
+	struct transfer *lru_next, **lru_pprev; /* idle fds; of an exported one: the memory list */
 	struct op file_op;       /* open, fallocate */
 	int staging_err;         /* of STAGING_FAILED */
 	uint64_t reserved;       /* in the store */
@@ -160,13 +160,15 @@ struct uploads {
 	struct transfer *lru, **lru_tail; /* idle open staging files, least recently used first */
 	uint32_t lru_count;
 	uint32_t exported_count;
+	struct transfer *memory, **memory_tail; /* exported ones in the table, oldest first; linked as lru */
 	uint32_t publishing;
 	struct publish *publish_queue, **publish_queue_tail;
 	uint64_t *synced_dirs;   /* hashes of directories whose entry is durable (export.c) */
 	struct transfer *pass;   /* those that got small segments in the present pass (ingest.c) */
 };
 
-/* --- transfer.c --- */
+/* --- transfer.c, content.c, gate.c --- */
+void content_init(struct transfer *t);
 struct uploads *uploads_new(struct reactor *rt, struct store *store);
 void uploads_free(struct uploads *u);
 bool uploads_is_idle(const struct uploads *u); /* nothing verifies, publishes, writes */
@@ -194,6 +196,8 @@ void transfer_count(struct transfer *t, uint64_t reserved);
 void transfer_uncount(struct transfer *t);
 /* Published: becomes a memory of itself. */
 void transfer_to_exported(struct transfer *t);
+/* An exported one enters the memory of replays; the oldest are forgotten over transfer.replay_max. */
+void transfer_remember(struct transfer *t);
 /* Lowers the frontier to the last midstate at or below `to`. Not while hashing. */
 void transfer_rewind(struct transfer *t, uint64_t to);
 int transfer_add_midstate(struct transfer *t, const uint32_t h[8]);
@@ -207,6 +211,27 @@ void transfer_wake_gates(struct transfer *t);
 /* Snapshot of all transfers of u as records, for the journal. */
 void uploads_checkpoint(void *arg, void (*put)(void *put_arg, const struct record *r), void *put_arg);
 
+/* --- fin.c --- */
+/* The first fin of an OPEN transfer with no segment in flight: VERIFYING, or it fails. */
+void fin_begin(struct transfer *t);
+/* All of [0, size) is hashed: PUBLISHING, or it fails. */
+void fin_compare(struct transfer *t);
+/* Ends the first fin without an export; the transfer is open again. */
+void fin_fail(struct transfer *t, const struct outcome *o);
+/* Answers its reply, if any (o NULL: success), and frees it. */
+void fin_answer(struct fin *f, const struct outcome *o);
+/* Answers a fin on an exported transfer, and frees it: equal is success, else it is refused. */
+void fin_on_exported(const struct transfer *t, struct fin *f);
+
+/* --- outcome.c --- */
+void outcome_fail(struct outcome *o, uint8_t reason, const char *text, bool is_transient);
+/* The outcome for an errno of the storage: enospc, quota_exceeded, too_large, io_error. */
+void outcome_storage(struct outcome *o, int err);
+/* What [0, size) lacks; t NULL: all of it. */
+void outcome_fill_missing(struct outcome *o, const struct transfer *t, uint64_t size);
+void outcome_incomplete(struct outcome *o, const struct transfer *t, uint64_t size);
+void outcome_mismatch(struct outcome *o, const uint8_t expected[32], const uint8_t actual[32]);
+
 /* --- upload.c --- */
 /* Something changed that a fin, an abort, the hash or a gate may wait for. */
 void transfer_step(struct transfer *t);
@@ -216,9 +241,6 @@ void transfer_on_hash_failed(struct transfer *t, int err);
 void uploads_discard_waiting(struct transfer *t);
 /* Room for a transfer: store_reserve and the limits per client. 0 or −ENOSPC, −EDQUOT. */
 int transfer_admit(struct uploads *u, const struct upload_id *id, uint64_t bytes);
-/* The outcome for an errno of the storage: enospc, quota_exceeded, io_error. */
-void outcome_storage(struct outcome *o, int err);
-void outcome_fail(struct outcome *o, uint8_t reason, const char *text, bool is_transient);
 /* From export.c: published (err 0), or −errno: the transfer opens again. */
 void transfer_on_published(struct transfer *t, int err);
 /* After recovery: resumes fins that were accepted and publishes that were begun; arms the ttls. On the reactor's thread. */

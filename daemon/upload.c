@@ -1,5 +1,5 @@
 /*
- * The $file commands but segments, and the one switch that moves a transfer from state to state: transfer_step.
+ * The $file commands but segments and fin, and the one switch that moves a transfer from state to state: transfer_step.
  *
  *     OPEN ── fin, whole, no segment in flight ──► VERIFYING ── hashed, equal ──► PUBLISHING ──► EXPORTED
  *
@@ -11,73 +11,12 @@
  */
 #include "upload.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
-#include "events.h"
 #include "log.h"
 #include "mqtt.h"
 #include "transfer.h"
-
-/* --- outcomes --------------------------------------------------------------------------------- */
-
-void outcome_fail(struct outcome *o, uint8_t reason, const char *text, bool is_transient)
-{
-	*o = (struct outcome){.reason = reason, .text = text, .is_transient = is_transient};
-}
-
-void outcome_storage(struct outcome *o, int err)
-{
-	switch (-err) {
-	case ENOSPC:
-		outcome_fail(o, MQTT_RC_QUOTA_EXCEEDED, "enospc", true);
-		break;
-	case EDQUOT:
-	case E2BIG:
-		outcome_fail(o, MQTT_RC_QUOTA_EXCEEDED, "quota_exceeded", true);
-		break;
-	case EFBIG:
-		outcome_fail(o, MQTT_RC_QUOTA_EXCEEDED, "too_large", false);
-		break;
-	default:
-		outcome_fail(o, MQTT_RC_UNSPECIFIED, "io_error", true);
-	}
-}
-
-static void fill_missing(struct outcome *o, const struct transfer *t, uint64_t size)
-{
-	o->has_missing = true;
-	o->missing_count = 0;
-	o->missing_bytes = size;
-	struct extent gaps[ANSWER_MISSING_MAX + 1];
-	size_t n;
-	if (t) {
-		o->missing_bytes = size - cover_bytes_in(&t->cover, 0, size);
-		n = cover_gaps(&t->cover, 0, size, gaps, ANSWER_MISSING_MAX + 1);
-	} else {
-		n = size ? 1 : 0;
-		gaps[0] = (struct extent){0, size};
-	}
-	o->truncated = n > ANSWER_MISSING_MAX;
-	o->missing_count = o->truncated ? ANSWER_MISSING_MAX : (uint32_t)n;
-	memcpy(o->missing, gaps, o->missing_count * sizeof(gaps[0]));
-}
-
-static void outcome_incomplete(struct outcome *o, const struct transfer *t, uint64_t size)
-{
-	outcome_fail(o, MQTT_RC_UNSPECIFIED, "incomplete", false);
-	fill_missing(o, t, size);
-}
-
-static void outcome_mismatch(struct outcome *o, const uint8_t expected[32], const uint8_t actual[32])
-{
-	outcome_fail(o, MQTT_RC_UNSPECIFIED, "checksum_mismatch", false);
-	o->has_digests = true;
-	memcpy(o->expected, expected, 32);
-	memcpy(o->actual, actual, 32);
-}
 
 /* --- replies that wait ------------------------------------------------------------------------ */
 
@@ -353,227 +292,6 @@ static void inits_step(struct transfer *t)
 		transfer_drop(t, RECORD_FORGET);
 }
 
-/* --- fin -------------------------------------------------------------------------------------- */
-
-static void event_exported(const struct transfer *t)
-{
-	struct answer_event e = {.clientid = t->clientid, .clientid_bytes = t->clientid_bytes,
-		.fileid = t->fileid, .fileid_bytes = t->fileid_bytes,
-		.name = t->has_meta ? t->meta.name : NULL, .has_size = true, .size = t->exported.size,
-		.sha256 = t->exported.digest, .path = t->exported.path,
-		.user_data = t->has_meta ? t->meta.user_data : NULL,
-		.seconds = (double)(t->exported.at_ms - t->opened_at_ms) / 1000};
-	events_publish(t->u->rt, "exported", &e);
-}
-
-static void event_failed(const struct transfer *t, uint64_t size, const char *reason)
-{
-	struct answer_event e = {.clientid = t->clientid, .clientid_bytes = t->clientid_bytes,
-		.fileid = t->fileid, .fileid_bytes = t->fileid_bytes,
-		.name = t->has_meta ? t->meta.name : NULL, .has_size = true, .size = size, .reason = reason,
-		.user_data = t->has_meta ? t->meta.user_data : NULL,
-		.seconds = (double)(sys_wall_ms() - t->opened_at_ms) / 1000};
-	events_publish(t->u->rt, "failed", &e);
-}
-
-static void fin_answer(struct fin *f, const struct outcome *o)
-{
-	if (f->reply)
-		reply_finish(f->reply, o);
-	free(f);
-}
-
-/* Ends the running fin without an export; the transfer is open again. */
-static void fin_fail(struct transfer *t, const struct outcome *o)
-{
-	struct fin *f = t->fins;
-	t->fins = f->next;
-	if (t->fin_recorded) {
-		struct record r = {.type = RECORD_FIN_FAILED, .tid = t->tid};
-		journal_append(t->u->rt->journal, &r);
-		t->fin_recorded = false;
-	}
-	t->state = TRANSFER_OPEN;
-	STAT_ADD(t->u->rt, failed, 1);
-	log_info("fin failed", LS("clientid", t->clientid, t->clientid_bytes),
-		LS("fileid", t->fileid, t->fileid_bytes), LZ("reason", o->text), NULL);
-	event_failed(t, f->size, o->text);
-	fin_answer(f, o);
-	transfer_touch(t);
-}
-
-/* A fin on a transfer that is exported: equal is success, else it is refused. */
-static void fin_on_exported(const struct transfer *t, struct fin *f)
-{
-	struct outcome o;
-	if (f->size != t->exported.size) {
-		outcome_fail(&o, MQTT_RC_UNSPECIFIED, "size_mismatch", false);
-		fin_answer(f, &o);
-	} else if (f->has_topic_checksum && memcmp(f->checksum, t->exported.digest, 32) != 0) {
-		outcome_mismatch(&o, f->checksum, t->exported.digest);
-		fin_answer(f, &o);
-	} else {
-		fin_answer(f, NULL);
-	}
-}
-
-/* The generation turns out to be the one before again: it goes, all its fins are answered by that one. */
-static void fins_fall_back(struct transfer *t)
-{
-	struct transfer *previous = t->previous;
-	struct fin *fins = t->fins;
-	t->fins = NULL;
-	t->fin_recorded = false;
-	t->state = TRANSFER_OPEN;
-	transfer_pin(t);
-	transfer_drop(t, RECORD_FORGET);
-	while (fins) {
-		struct fin *next = fins->next;
-		fin_on_exported(previous, fins);
-		fins = next;
-	}
-	transfer_unpin(t);
-}
-
-/* May this incomplete generation be a replay that was cut short? (PROTOCOL 2.1) */
-static bool is_cut_replay(const struct transfer *t, const struct fin *f)
-{
-	const struct transfer *p = t->previous;
-	return p && f->size == p->exported.size && f->has_checksum &&
-		memcmp(f->checksum, p->exported.digest, 32) == 0;
-}
-
-static void fin_begin(struct transfer *t)
-{
-	struct fin *f = t->fins;
-	struct outcome o;
-	if (!f->has_checksum && t->has_meta && t->meta.has_checksum) {
-		f->has_checksum = true;
-		memcpy(f->checksum, t->meta.checksum, 32);
-	}
-	if (!t->has_meta || !cover_has(&t->cover, 0, f->size)) {
-		if (is_cut_replay(t, f)) {
-			fins_fall_back(t);
-			return;
-		}
-		outcome_incomplete(&o, t, f->size);
-		fin_fail(t, &o);
-		return;
-	}
-	struct record r = {.type = RECORD_FIN, .tid = t->tid, .size = f->size, .has_digest = f->has_checksum};
-	memcpy(r.digest, f->checksum, 32);
-	journal_append(t->u->rt->journal, &r);
-	t->fin_recorded = true;
-	t->state = TRANSFER_VERIFYING;
-}
-
-static bool export_is_there(const struct transfer *t)
-{
-	struct sys_stat st;
-	return sys_stat_at(t->u->store->export_fd, t->exported.path, &st) == 0 && st.is_regular &&
-		st.size == t->exported.size;
-}
-
-/* All of [0, size) is hashed. */
-static void fin_compare(struct transfer *t)
-{
-	struct fin *f = t->fins;
-	struct outcome o;
-	uint8_t digest[32];
-	sha256_digest(&t->hash, digest);
-	if (f->has_checksum && memcmp(digest, f->checksum, 32) != 0) {
-		outcome_mismatch(&o, f->checksum, digest);
-		fin_fail(t, &o);
-		return;
-	}
-	const struct transfer *p = t->previous;
-	if (p && p->exported.size == f->size && memcmp(p->exported.digest, digest, 32) == 0 &&
-		export_is_there(p)) {
-		fins_fall_back(t);
-		return;
-	}
-	t->exported.size = f->size;
-	memcpy(t->exported.digest, digest, 32);
-	t->state = TRANSFER_PUBLISHING; /* transfer_step starts the export */
-}
-
-void transfer_on_published(struct transfer *t, int err)
-{
-	struct outcome o;
-	assert(t->state == TRANSFER_PUBLISHING);
-	if (err) {
-		log_error("export failed", LS("clientid", t->clientid, t->clientid_bytes),
-			LS("fileid", t->fileid, t->fileid_bytes), LE("error", err), NULL);
-		outcome_storage(&o, err);
-		free(t->exported.path);
-		t->exported.path = NULL;
-		while (t->fins)
-			fin_fail(t, &o);
-		transfer_step(t);
-		return;
-	}
-	struct fin *fins = t->fins;
-	t->fins = NULL;
-	t->fin_recorded = false;
-	STAT_ADD(t->u->rt, exported, 1);
-	log_info("transfer exported", LS("clientid", t->clientid, t->clientid_bytes),
-		LS("fileid", t->fileid, t->fileid_bytes), LZ("path", t->exported.path),
-		LU("size", t->exported.size), NULL);
-	transfer_to_exported(t);
-	while (fins) {
-		struct fin *next = fins->next;
-		fin_on_exported(t, fins);
-		fins = next;
-	}
-	event_exported(t);
-	transfer_step(t);
-}
-
-void transfer_on_hash_failed(struct transfer *t, int err)
-{
-	struct outcome o;
-	if (t->state != TRANSFER_VERIFYING)
-		return;
-	outcome_storage(&o, err);
-	fin_fail(t, &o);
-}
-
-void upload_fin(struct uploads *u, const struct upload_id *id, const struct filecmd *cmd, struct reply *rp)
-{
-	struct transfer *t = transfer_find(u, id);
-	struct outcome o;
-	if (rp->is_async)
-		reply_ack_now(rp);
-	else
-		reply_detach(rp);
-	if (!t) {
-		outcome_incomplete(&o, NULL, cmd->size);
-		reply_finish(rp, &o);
-		return;
-	}
-	struct fin *f = calloc(1, sizeof(*f));
-	if (!f) {
-		reply_fail(rp, MQTT_RC_UNSPECIFIED, "no_memory", true);
-		return;
-	}
-	f->reply = rp;
-	f->size = cmd->size;
-	f->has_checksum = f->has_topic_checksum = cmd->has_checksum;
-	if (cmd->has_checksum)
-		memcpy(f->checksum, cmd->checksum, 32);
-	if (cmd->size > u->conf->transfer.file_bytes_max) {
-		outcome_storage(&o, -EFBIG);
-		fin_answer(f, &o);
-		return;
-	}
-	struct fin **tail = &t->fins;
-	while (*tail)
-		tail = &(*tail)->next;
-	*tail = f;
-	transfer_touch(t);
-	transfer_step(t);
-}
-
 /* --- abort ------------------------------------------------------------------------------------ */
 
 void upload_abort(struct uploads *u, const struct upload_id *id, struct reply *rp)
@@ -645,7 +363,7 @@ void upload_status(struct uploads *u, const struct upload_id *id, struct reply *
 	o.state = t->state == TRANSFER_OPEN ? "open" : "verifying";
 	o.received = t->cover.bytes;
 	o.frontier = t->frontier;
-	fill_missing(&o, t, size);
+	outcome_fill_missing(&o, t, size);
 	reply_after_journal(u, rp, &o, JOURNAL_WRITTEN);
 }
 
@@ -751,6 +469,12 @@ bool uploads_is_idle(const struct uploads *u)
 	return true;
 }
 
+static int by_tid(const void *a, const void *b)
+{
+	const struct transfer *x = *(struct transfer *const *)a, *y = *(struct transfer *const *)b;
+	return x->tid < y->tid ? -1 : x->tid > y->tid;
+}
+
 void uploads_resume(struct uploads *u)
 {
 	/* Steps may change the table (a publish that ends): collect first. */
@@ -762,9 +486,11 @@ void uploads_resume(struct uploads *u)
 		for (struct transfer *t = u->table[i]; t; t = t->hash_next)
 			all[count++] = t;
 	}
+	qsort(all, count, sizeof(*all), by_tid); /* the memory of replays is in order of age */
 	for (uint32_t i = 0; i < count; i++) {
 		if (all[i]->state == TRANSFER_EXPORTED) {
 			transfer_arm(all[i]);
+			transfer_remember(all[i]);
 			continue;
 		}
 		transfer_touch(all[i]);

@@ -56,7 +56,7 @@ void reply_detach(struct reply *rp)
 
 void reply_ack_now(struct reply *rp)
 {
-	rp->acked = true;
+	(void)rp;
 }
 
 void events_publish(struct reactor *rt, const char *kind, const struct answer_event *e)

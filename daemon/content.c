@@ -1,0 +1,199 @@
+/*
+ * What a transfer holds, and how far it is hashed.
+ *
+ * Invariants: cover is what the journal says (an extent enters cover in the same call that appends its record); contiguous is
+ * the end of cover's run from 0; frontier ≤ contiguous unless a fin for a smaller size rewound it; hash has been fed exactly
+ * [0, frontier). A hash job that ran while content below its end was taken out (content_gen moved) is dropped.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "log.h"
+#include "transfer.h"
+
+enum { HASH_JOB_BYTES_MAX = 8 << 20, BEHIND_BYTES = 8 << 20 };
+
+static void on_hashed(struct op *op);
+static void on_behind(struct op *op);
+
+void content_init(struct transfer *t)
+{
+	cover_init(&t->cover, t->u->conf->transfer.extents_max);
+	sha256_init(&t->hash);
+	t->hash_job.op.done = on_hashed;
+	t->behind_op.done = on_behind;
+}
+
+static void account_backlog(struct transfer *t)
+{
+	uint64_t backlog = t->contiguous > t->frontier ? t->contiguous - t->frontier : 0;
+	if (!t->is_counted)
+		backlog = 0;
+	if (backlog > t->backlog)
+		atomic_fetch_add(&t->u->store->backlog_bytes, backlog - t->backlog);
+	else
+		atomic_fetch_sub(&t->u->store->backlog_bytes, t->backlog - backlog);
+	t->backlog = backlog;
+}
+
+static void refresh_contiguous(struct transfer *t)
+{
+	bool present;
+	uint64_t end = cover_run_end(&t->cover, 0, &present);
+	t->contiguous = present ? end : 0;
+	account_backlog(t);
+}
+
+int transfer_add_extent(struct transfer *t, uint64_t from, uint64_t to)
+{
+	int err = cover_add(&t->cover, from, to);
+	if (err)
+		return err;
+	if (t->cover.bytes > t->allocated && t->is_counted) {
+		uint64_t allocated = t->cover.bytes < t->reserved ? t->cover.bytes : t->reserved;
+		store_allocated(t->u->store, allocated - t->allocated);
+		t->allocated = allocated;
+	}
+	if (from <= t->contiguous && t->state != TRANSFER_EXPORTED)
+		refresh_contiguous(t);
+	return 0;
+}
+
+/* Lowers the frontier to the last midstate at or below `to`. */
+static void frontier_rewind(struct transfer *t, uint64_t to)
+{
+	uint32_t mids = (uint32_t)(to / MIDSTATE_BYTES);
+	if (t->frontier <= to)
+		return;
+	if (mids > t->mids_count)
+		mids = t->mids_count;
+	if (mids) {
+		t->frontier = (uint64_t)mids * MIDSTATE_BYTES;
+		sha256_resume(&t->hash, t->mids[mids - 1], t->frontier);
+	} else {
+		t->frontier = 0;
+		sha256_init(&t->hash);
+	}
+	account_backlog(t);
+}
+
+void transfer_rewind(struct transfer *t, uint64_t to)
+{
+	assert(!t->hashing);
+	frontier_rewind(t, to);
+}
+
+void transfer_uncover(struct transfer *t, uint64_t from, uint64_t to)
+{
+	struct record r = {.type = RECORD_UNCOVER, .tid = t->tid, .from = from, .to = to};
+	/* Taking out may need one extent more than the limit; then the whole rest of the run goes, which only costs its
+	 * retransmission. */
+	if (cover_remove(&t->cover, from, to) < 0) {
+		r.to = cover_run_end(&t->cover, from, NULL);
+		(void)cover_remove(&t->cover, from, r.to);
+	}
+	journal_append(t->u->rt->journal, &r);
+	t->content_gen++;
+	frontier_rewind(t, from);
+	if (t->mids_count > from / MIDSTATE_BYTES)
+		t->mids_count = (uint32_t)(from / MIDSTATE_BYTES);
+	refresh_contiguous(t);
+}
+
+void transfer_restart_hash(struct transfer *t)
+{
+	refresh_contiguous(t);
+	while ((uint64_t)t->mids_count * MIDSTATE_BYTES > t->contiguous)
+		t->mids_count--;
+	t->frontier = UINT64_MAX;
+	frontier_rewind(t, t->contiguous);
+}
+
+int transfer_add_midstate(struct transfer *t, const uint32_t h[8])
+{
+	uint32_t (*mids)[8] = realloc(t->mids, (t->mids_count + 1) * sizeof(*mids));
+	if (!mids)
+		return -ENOMEM;
+	t->mids = mids;
+	memcpy(mids[t->mids_count++], h, sizeof(*mids));
+	return 0;
+}
+
+/* Hashes on when there is enough, or a fin waits for it. */
+void transfer_hash_step(struct transfer *t)
+{
+	uint64_t end = t->contiguous, step = t->u->conf->verify.step_bytes;
+	if (t->state == TRANSFER_VERIFYING) {
+		end = t->fins->size;
+		step = 1;
+	}
+	if (t->hashing || t->gone || end < t->frontier + step || t->state > TRANSFER_VERIFYING)
+		return;
+	uint64_t boundary = (t->frontier / MIDSTATE_BYTES + 1) * MIDSTATE_BYTES;
+	if (end > t->frontier + HASH_JOB_BYTES_MAX)
+		end = t->frontier + HASH_JOB_BYTES_MAX;
+	if (end > boundary)
+		end = boundary;
+	if (!staging_get(t))
+		return;
+	t->hashing = true;
+	t->hash_run = t->hash;
+	t->hash_gen = t->content_gen;
+	t->hash_to = end;
+	t->hash_job.ring = t->u->rt->ring;
+	t->hash_job.bytes = end - t->frontier;
+	t->hash_job.data = (struct verify_range){.fd = t->fd, .off = t->frontier};
+	t->hash_job.states[0] = &t->hash_run;
+	transfer_pin(t);
+	verify_submit(t->u->rt->verify, &t->hash_job);
+}
+
+static void on_behind(struct op *op)
+{
+	struct transfer *t = container_of(op, struct transfer, behind_op);
+	staging_put(t);
+	transfer_unpin(t);
+}
+
+/* Starts write-back behind the frontier, so that the fsync at fin finds little to do. */
+static void write_behind(struct transfer *t)
+{
+	if (t->frontier < t->behind) /* the frontier was rewound */
+		t->behind = t->frontier;
+	if (t->frontier - t->behind < BEHIND_BYTES || !op_is_idle(&t->behind_op) || !staging_get(t))
+		return;
+	uint64_t bytes = t->frontier - t->behind;
+	if (bytes > 1u << 30)
+		bytes = 1u << 30;
+	transfer_pin(t);
+	ring_write_behind(t->u->rt->ring, &t->behind_op, t->fd, t->behind, (uint32_t)bytes);
+	t->behind += bytes;
+}
+
+static void on_hashed(struct op *op)
+{
+	struct transfer *t = container_of(op, struct transfer, hash_job.op);
+	t->hashing = false;
+	staging_put(t);
+	if (op->res < 0 && !t->gone) {
+		log_error("reading back failed", LS("clientid", t->clientid, t->clientid_bytes),
+			LS("fileid", t->fileid, t->fileid_bytes), LE("error", op->res), NULL);
+		transfer_on_hash_failed(t, op->res);
+	} else if (!t->gone && t->hash_gen == t->content_gen) {
+		STAT_ADD(t->u->rt, hashed_bytes, t->hash_to - t->frontier);
+		t->hash = t->hash_run;
+		t->frontier = t->hash_to;
+		if (t->frontier % MIDSTATE_BYTES == 0 && t->frontier / MIDSTATE_BYTES == t->mids_count + 1 &&
+			transfer_add_midstate(t, t->hash.h) == 0) {
+			struct record r = {.type = RECORD_MIDSTATE, .tid = t->tid, .frontier = t->frontier};
+			memcpy(r.h, t->hash.h, sizeof(r.h));
+			journal_append(t->u->rt->journal, &r);
+		}
+		account_backlog(t);
+		write_behind(t);
+	}
+	if (!t->gone)
+		transfer_step(t);
+	transfer_unpin(t);
+}
