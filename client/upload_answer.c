@@ -89,6 +89,9 @@ static void pause_upload(struct upload *u, const char *refusal)
 	uint64_t now = session_now_ms();
 	uint64_t delay = (uint64_t)PAUSE_MIN_MS << (u->pauses < 6 ? u->pauses : 6);
 
+	if (u->state == UPLOAD_PAUSED) {
+		return; /* another of the segments that were under way */
+	}
 	if (u->paused_ms && o->retry_max_ms && now - u->paused_ms >= o->retry_max_ms) {
 		upload_fail(u, "%s, for %" PRIu64 " s now", refusal, (now - u->paused_ms) / 1000);
 		return;
@@ -98,7 +101,11 @@ static void pause_upload(struct upload *u, const char *refusal)
 		progress_note(u->env->progress, "%s: %s; trying again", u->path, refusal);
 	}
 	u->pauses++;
-	u->resume_at_ms = now + (delay < PAUSE_MAX_MS ? delay : PAUSE_MAX_MS);
+	delay = delay < PAUSE_MAX_MS ? delay : PAUSE_MAX_MS;
+	if (o->retry_max_ms && now + delay > u->paused_ms + o->retry_max_ms) {
+		delay = u->paused_ms + o->retry_max_ms - now;
+	}
+	u->resume_at_ms = now + delay;
 	u->state = UPLOAD_PAUSED;
 }
 
