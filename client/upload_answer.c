@@ -191,6 +191,10 @@ static void on_refused(struct upload *u, const struct session_tag *tag, uint8_t 
 {
 	char refusal[512], command[64];
 
+	/* A segment that went out before this fin was refused first, and that has decided what follows. */
+	if (tag->kind == UPLOAD_FIN_CMD && u->state != UPLOAD_FINNED) {
+		return;
+	}
 	refusal_format(command_name(tag, command), u->name, reason, text, refusal, sizeof(refusal));
 	if (reason == MQTT_RC_NO_MATCHING_SUBSCRIBERS) {
 		session_fail(u->env->session, EXIT_REFUSED,

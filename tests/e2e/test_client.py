@@ -329,6 +329,7 @@ def test_full_disk_is_not_taken_for_progress(t, version):
     result = sluice(t, s, "--retry-max-time", "4s", path, version=version)
     eq(result.returncode, 1, "exit status")
     yes(re.fullmatch(r".*; trying again\n.*\(enospc\), for [4-9] s now\n", result.stderr), result.stderr)
+    yes(s.verbs().count("status") <= 4, "it tries after 0, 1, 3 and 4 s, and not in a loop")
 
 
 def test_refused_small_file_leaves_nothing(t):
