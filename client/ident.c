@@ -18,8 +18,8 @@
 
 enum { SLOTS_MAX = 1000, USER_MAX = 64 };
 
-/* The descriptor is never closed: it is the hold. True also when abstract sockets are not to be had,
- * since then two runs at once are the user's own business. */
+/* The descriptor is never closed: it is the hold. True also when abstract sockets are not to be
+ * had, since then two runs at once are the user's own business. */
 static bool hold_name(const char *id)
 {
 	struct sockaddr_un un = {.sun_family = AF_UNIX};

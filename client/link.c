@@ -91,11 +91,13 @@ int link_open(struct link *l, const struct addrinfo *ai)
 	int on = 1;
 
 	link_reset(l);
-	l->fd = socket(ai->ai_family, ai->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, ai->ai_protocol);
+	int type = ai->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC;
+	l->fd = socket(ai->ai_family, type, ai->ai_protocol);
 	if (l->fd < 0) {
 		return -errno;
 	}
-	/* The last, short packet of a burst must not wait for the acknowledgement of those before. */
+	/* The last, short packet of a burst must not wait for the acknowledgement of those
+	 * before. */
 	setsockopt(l->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	if (connect(l->fd, ai->ai_addr, ai->ai_addrlen) < 0) {
 		if (errno != EINPROGRESS) {
@@ -204,8 +206,8 @@ static ssize_t body_sendfile(struct link *l)
 	if (err == EINVAL || err == ENOSYS) {
 		return body_copy(l);
 	}
-	if (err == EAGAIN || err == EINTR || err == EPIPE || err == ECONNRESET || err == ETIMEDOUT ||
-		err == EHOSTUNREACH || err == ENETUNREACH || err == ENETDOWN) {
+	if (err == EAGAIN || err == EINTR || err == EPIPE || err == ECONNRESET ||
+		err == ETIMEDOUT || err == EHOSTUNREACH || err == ENETUNREACH || err == ENETDOWN) {
 		return -err;
 	}
 	body_fail(&l->body, err);
@@ -250,7 +252,8 @@ int link_flush(struct link *l)
 		ssize_t n;
 		promote_after(l);
 		if (buf_bytes(&l->out) > 0) {
-			n = send_some(l, l->out.data + l->out.begin, buf_bytes(&l->out), l->body.left > 0);
+			n = send_some(l, l->out.data + l->out.begin, buf_bytes(&l->out),
+				l->body.left > 0);
 			if (n > 0) {
 				l->out.begin += (size_t)n;
 			}
@@ -288,7 +291,8 @@ int link_read(struct link *l)
 			return total > 0 ? total : -errno;
 		}
 		if (n == 0) {
-			/* What came before the end is handled first: it may be a DISCONNECT that says why. */
+			/* What came before the end is handled first: it may be a DISCONNECT that
+			 * says why. */
 			return total > 0 ? total : -ECONNRESET;
 		}
 		l->in.end += (size_t)n;

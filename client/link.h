@@ -1,9 +1,10 @@
 /*
  * One TCP connection that carries MQTT packets, without ever blocking.
  *
- * What goes out is: packets in `out`, then at most one large payload (`body`: a range of a file, sent
- * by sendfile, or borrowed memory), then packets in `after`. Packets may be queued at any time; another
- * large payload only when link_is_free. What comes in is collected in `in` until it is a whole packet.
+ * What goes out is: packets in `out`, then at most one large payload (`body`: a range of a file,
+ * sent by sendfile, or borrowed memory), then packets in `after`. Packets may be queued at any
+ * time; another large payload only when link_is_free. What comes in is collected in `in` until it
+ * is a whole packet.
  */
 #ifndef CLIENT_LINK_H
 #define CLIENT_LINK_H
@@ -29,7 +30,7 @@ struct link_body {
 	int fd;               /* −1: from mem */
 	uint64_t off;         /* of the next byte in fd */
 	const uint8_t *mem;   /* the next byte; borrowed until sent or link_reset */
-	int *error_at;        /* where a file that can't be read, or is too short, is reported (errno) */
+	int *error_at;        /* an errno is put here when the file can't be read or is too short */
 };
 
 struct link {
@@ -54,7 +55,8 @@ int link_finish_connect(struct link *l);
 bool link_is_free(const struct link *l);
 /* Has everything queued been handed to the kernel? */
 bool link_is_drained(const struct link *l);
-/* Room for bytes_max more bytes of packets; give the length with link_commit. NULL: out of memory. */
+/* Room for bytes_max more bytes of packets; give the length with link_commit. NULL: out of
+ * memory. */
 uint8_t *link_reserve(struct link *l, size_t bytes_max);
 void link_commit(struct link *l, size_t bytes);
 /* Attaches the large payload of the PUBLISH head that was just committed. */

@@ -31,7 +31,8 @@ int main(int argc, char **argv)
 		show_usage(stderr);
 		return EXIT_USAGE;
 	}
-	if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V") || !strcmp(argv[1], "version")) {
+	if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V") ||
+		!strcmp(argv[1], "version")) {
 		printf("sluice %s\n", SLUICE_VERSION);
 		return EXIT_OK;
 	}

@@ -1,6 +1,6 @@
 /*
- * One table says for every option its letter, its commands, its help and how its value is read; getopt's
- * arrays and the help text are made from it.
+ * One table says for every option its letter, its commands, its help and how its value is read;
+ * getopt's arrays and the help text are made from it.
  */
 #include "options.h"
 
@@ -26,8 +26,8 @@ struct option_def {
 };
 
 enum {
-	O_HELP = 256, O_FILE_ID, O_SEGMENT_SIZE, O_WINDOW, O_NO_CHECKSUM, O_SEGMENT_CHECKSUM, O_ASYNC,
-	O_MQTT, O_NAME, O_USER_DATA, O_TTL, O_USERNAME, O_PASSWORD, O_TIMEOUT, O_RETRY_MAX,
+	O_HELP = 256, O_FILE_ID, O_SEGMENT_SIZE, O_WINDOW, O_NO_CHECKSUM, O_SEGMENT_CHECKSUM,
+	O_ASYNC, O_MQTT, O_NAME, O_USER_DATA, O_TTL, O_USERNAME, O_PASSWORD, O_TIMEOUT, O_RETRY_MAX,
 };
 
 static const struct option_def defs[] = {
@@ -42,7 +42,7 @@ static const struct option_def defs[] = {
 	{O_SEGMENT_SIZE, "segment-size", "SIZE", SEND, "bytes per segment (256KiB)"},
 	{O_WINDOW, "window", "N", SEND, "segments under way at once (32)"},
 	{O_NO_CHECKSUM, "no-checksum", NULL, SEND, "don't send the file's SHA-256 with fin"},
-	{O_SEGMENT_CHECKSUM, "segment-checksum", NULL, SEND, "send the SHA-256 of every segment, too"},
+	{O_SEGMENT_CHECKSUM, "segment-checksum", NULL, SEND, "send the SHA-256 of each segment"},
 	{O_ASYNC, "async", NULL, SEND, "finish by $file-async"},
 	{O_USER_DATA, "user-data", "JSON", SEND, "a value for the server to keep with the file"},
 	{O_TTL, "ttl", "TIME", SEND, "how long the server keeps an incomplete file"},
@@ -121,7 +121,8 @@ int options_parse_duration(const char *text, uint64_t *ret_ms)
 	static const struct {
 		const char *unit;
 		uint64_t ms;
-	} units[] = {{"", 1000}, {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
+	} units[] = {{"", 1000}, {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000},
+		{"d", 86400000}};
 	char *end;
 
 	if (text[0] < '0' || text[0] > '9') {

@@ -25,8 +25,8 @@ struct options {
 
 enum options_command { OPTIONS_SEND = 1, OPTIONS_STATUS = 2, OPTIONS_ABORT = 4 };
 
-/* Fills o with defaults, the environment and argv. 0; EXIT_USAGE after saying why on stderr; −1 when
- * --help was given and answered. */
+/* Fills o with defaults, the environment and argv. 0; EXIT_USAGE after saying why on stderr; −1
+ * when --help was given and answered. */
 int options_parse(struct options *o, enum options_command command, int argc, char **argv);
 
 /* What the session needs of it; borrows from o. */

@@ -106,13 +106,15 @@ static void format_eta(char *buf, size_t buf_max, uint64_t left_bytes, double ra
 	if (s > 99 * 3600) {
 		snprintf(buf, buf_max, "--:--");
 	} else if (s >= 3600) {
-		snprintf(buf, buf_max, "%d:%02d:%02d", (int)(s / 3600), (int)(s / 60 % 60), (int)(s % 60));
+		snprintf(buf, buf_max, "%d:%02d:%02d", (int)(s / 3600), (int)(s / 60 % 60),
+			(int)(s % 60));
 	} else {
 		snprintf(buf, buf_max, "%d:%02d", (int)(s / 60), (int)(s % 60));
 	}
 }
 
-/* "[=====>    ] " of that many columns in all, or nothing when the terminal has no room for a bar. */
+/* "[=====>    ] " of that many columns in all, or nothing when the terminal has no room for a
+ * bar. */
 static void format_bar(char *buf, double part, int columns)
 {
 	int cells = columns - 3 < BAR_MAX ? columns - 3 : BAR_MAX;
@@ -153,7 +155,8 @@ static void format_tail(const struct progress *p, const struct progress_view *v,
 	}
 	progress_bytes((uint64_t)p->rate, rate);
 	if (v->size) {
-		format_eta(eta, sizeof(eta), v->size > v->stored ? v->size - v->stored : 0, p->rate);
+		uint64_t left = v->size > v->stored ? v->size - v->stored : 0;
+		format_eta(eta, sizeof(eta), left, p->rate);
 		snprintf(buf, buf_max, "%s%s  %s/s  ETA %s", stored, size, rate, eta);
 	} else {
 		snprintf(buf, buf_max, "%s  %s/s", stored, rate);
@@ -176,7 +179,8 @@ void progress_draw(struct progress *p, uint64_t now_ms, const struct progress_vi
 	format_tail(p, v, tail, sizeof(tail));
 	if (v->size) {
 		double part = (double)v->stored / (double)v->size;
-		int n = snprintf(head, sizeof(head), "%s%.200s  %3.0f%% ", files, v->label, part * 100);
+		int n = snprintf(head, sizeof(head), "%s%.200s  %3.0f%% ", files, v->label,
+			part * 100);
 		format_bar(bar, part, columns - n - (int)strlen(tail));
 	} else {
 		snprintf(head, sizeof(head), "%s%.200s  ", files, v->label);

@@ -22,7 +22,7 @@ struct progress_view {
 	unsigned done, total;       /* files */
 	uint64_t stored, size;      /* bytes of all files; size 0 = not known (a pipe) */
 	uint64_t sent;              /* bytes that went out in this run */
-	const char *state;          /* "waiting for the server" and the like instead of the rate; or NULL */
+	const char *state;          /* NULL, or what is shown instead of the rate */
 };
 
 void progress_init(struct progress *p, bool is_quiet);

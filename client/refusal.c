@@ -1,6 +1,6 @@
 /*
- * From the protocol's words (PROTOCOL 1.1, 2) to a sentence. The word itself stays in the sentence, in
- * parentheses, since it is what a search finds.
+ * From the protocol's words (PROTOCOL 1.1, 2) to a sentence. The word itself stays in the sentence,
+ * in parentheses, since it is what a search finds.
  */
 #include "refusal.h"
 

@@ -10,10 +10,12 @@
 
 enum { EXTENTS_MAX = 1 << 20 };
 
-/* cJSON has doubles: whole numbers up to 2^53, 8 PiB, come through exactly; others are no number here. */
+/* cJSON has doubles: whole numbers up to 2^53, 8 PiB, come through exactly; others are no number
+ * here. */
 static bool get_uint(const cJSON *item, uint64_t *ret)
 {
-	if (!cJSON_IsNumber(item) || item->valuedouble < 0 || item->valuedouble > 9007199254740992.0 ||
+	if (!cJSON_IsNumber(item) || item->valuedouble < 0 ||
+		item->valuedouble > 9007199254740992.0 ||
 		item->valuedouble != (double)(uint64_t)item->valuedouble) {
 		return false;
 	}
@@ -30,7 +32,8 @@ static bool get_missing(const cJSON *array, struct reply *r)
 	{
 		struct extent e;
 		if (!get_uint(cJSON_GetArrayItem(pair, 0), &e.from) ||
-			!get_uint(cJSON_GetArrayItem(pair, 1), &e.to) || e.from >= e.to || e.from < last) {
+			!get_uint(cJSON_GetArrayItem(pair, 1), &e.to) || e.from >= e.to ||
+			e.from < last) {
 			return false;
 		}
 		if (r->missing_count == REPLY_MISSING_MAX) {
@@ -102,8 +105,9 @@ void reply_fini(struct reply *r)
 	r->json = NULL;
 }
 
-/* Where the server's knowledge ends. Without a size, received and missing bytes together end where the
- * last received one does, unless the list is cut: then only what lies below its last range is sure. */
+/* Where the server's knowledge ends. Without a size, received and missing bytes together end
+ * where the last received one does, unless the list is cut: then only what lies below its last
+ * range is sure. */
 static uint64_t known_end(const struct reply *r)
 {
 	uint64_t end = r->received;

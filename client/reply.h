@@ -33,10 +33,11 @@ struct reply {
 int reply_parse(const char *text, size_t text_bytes, struct reply *ret);
 void reply_fini(struct reply *r); /* idempotent */
 
-/* Which bytes the server has, as far as the status tells. With a known size (the file's, which beats the
- * server's) the answer covers [0, size); without, what lies below the end of the received bytes.
- * *ret_covered is initialised here, the caller owns it. *ret_is_partial: only the beginning is known, so
- * what was taken for covered beyond the last missing range must be asked for again. 0 or −ENOMEM, −E2BIG. */
+/* Which bytes the server has, as far as the status tells. With a known size (the file's, which
+ * beats the server's) the answer covers [0, size); without, what lies below the end of the
+ * received bytes. *ret_covered is initialised here, the caller owns it. *ret_is_partial: only
+ * the beginning is known, so what was taken for covered beyond the last missing range must be
+ * asked for again. 0 or −ENOMEM, −E2BIG. */
 int reply_coverage(const struct reply *r, bool has_size, uint64_t size, struct cover *ret_covered,
 	bool *ret_is_partial);
 

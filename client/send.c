@@ -1,8 +1,9 @@
 /*
  * sluice send: the files of the command line, in order, over one connection.
  *
- * A file begins when all of the one before it has been sent, while its fin may still be pending: so many
- * small files share round trips and the server's group commit. At most ACTIVE_MAX are under way.
+ * A file begins when all of the one before it has been sent, while its fin may still be pending: so
+ * many small files share round trips and the server's group commit. At most ACTIVE_MAX are under
+ * way.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -84,7 +85,8 @@ static const struct session_handler handler_template = {
 	.on_notice = on_notice,
 };
 
-/* What the bar is a fraction of. Files that can't be examined are reported when their turn comes. */
+/* What the bar is a fraction of. Files that can't be examined are reported when their turn
+ * comes. */
 static void add_up(struct send *s)
 {
 	struct stat st;
@@ -115,8 +117,8 @@ static void retire(struct send *s)
 		if (u->state == UPLOAD_DONE) {
 			s->done_count++;
 			if (s->progress.is_terminal && s->options.args_count <= SAY_EACH_MAX) {
-				progress_note(&s->progress, "%s: exported and verified, %s", u->path,
-					progress_bytes(upload_stored(u), bytes));
+				progress_note(&s->progress, "%s: exported and verified, %s",
+					u->path, progress_bytes(upload_stored(u), bytes));
 			}
 		} else {
 			s->failed_count++;
@@ -177,8 +179,8 @@ static struct upload *input_reader(struct send *s)
 
 static void draw(struct send *s)
 {
-	const char *path = s->active_count ? s->active[0]->path
-					   : s->options.args[s->next < s->options.args_count ? s->next : 0];
+	int next = s->next < s->options.args_count ? s->next : 0;
+	const char *path = s->active_count ? s->active[0]->path : s->options.args[next];
 	const char *slash = strrchr(path, '/');
 	struct progress_view v = {
 		.label = slash ? slash + 1 : path,
@@ -222,7 +224,8 @@ static int run(struct send *s)
 		struct upload *reader = input_reader(s);
 		struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
 		int wait_ms = wants_cpu ? 0 : s->progress.is_terminal ? 200 : 1000;
-		/* A pipe that has run dry is looked at again at once: what it gave may go out now. */
+		/* A pipe that has run dry is looked at again at once: what it gave may go out
+		 * now. */
 		bool was_wet = reader && !reader->is_input_dry;
 		r = session_wait(&s->session, reader ? &input : NULL, was_wet ? 0 : wait_ms);
 		if (r < 0) {

@@ -5,8 +5,8 @@
  *    ▲                       │ next address      │                     │
  *    └───────back-off────────┴───────────────────┴──────lost───────────┘
  *
- * The back-off doubles from half a second to half a minute, each delay drawn between a half and all of
- * it, so that a fleet that lost its server does not come back in step.
+ * The back-off doubles from half a second to half a minute, each delay drawn between a half and all
+ * of it, so that a fleet that lost its server does not come back in step.
  */
 #include "session.h"
 
@@ -34,7 +34,8 @@ static void on_signal(int sig)
 	caught_signal = sig;
 }
 
-/* The signals stay blocked except inside ppoll, so none can slip in between the test and the wait. */
+/* The signals stay blocked except inside ppoll, so none can slip in between the test and the
+ * wait. */
 void session_catch_signals(void)
 {
 	struct sigaction sa = {.sa_handler = on_signal};
@@ -300,8 +301,8 @@ static void flush(struct session *s)
 		s->sent_ms = session_now_ms();
 	}
 	if (r < 0) {
-		session_lost(s, "the connection to %s:%s was lost: %s", s->conf->host, s->conf->port,
-			strerror(-r));
+		session_lost(s, "the connection to %s:%s was lost: %s", s->conf->host,
+			s->conf->port, strerror(-r));
 	}
 }
 
@@ -311,7 +312,8 @@ static void receive(struct session *s)
 
 	if (r < 0) {
 		if (r == -ECONNRESET) {
-			session_lost(s, "%s:%s closed the connection", s->conf->host, s->conf->port);
+			session_lost(s, "%s:%s closed the connection", s->conf->host,
+				s->conf->port);
 		} else {
 			session_lost(s, "the connection to %s:%s was lost: %s", s->conf->host,
 				s->conf->port, strerror(-r));

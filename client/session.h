@@ -2,10 +2,11 @@
  * A session with the server: connects, says CONNECT, keeps the connection alive, and connects again
  * when it is lost.
  *
- * The owner drives it with session_wait and publishes when session_room says so. Every connection begins
- * clean: what was unacknowledged when it broke is forgotten here, and the owner learns from on_down that
- * it must find out (with `status`) what has arrived. The server's answers to file commands come by the
- * subscription to $file-response/<clientid>, which is made only when somebody wants it.
+ * The owner drives it with session_wait and publishes when session_room says so. Every connection
+ * begins clean: what was unacknowledged when it broke is forgotten here, and the owner learns from
+ * on_down that it must find out (with `status`) what has arrived. The server's answers to file
+ * commands come by the subscription to $file-response/<clientid>, which is made only when somebody
+ * wants it.
  */
 #ifndef CLIENT_SESSION_H
 #define CLIENT_SESSION_H
@@ -36,7 +37,8 @@ struct session_tag {
 
 struct session_payload {
 	uint32_t bytes;
-	const void *mem; /* copied when bytes ≤ LINK_COPY_MAX, else borrowed until acknowledged or down */
+	const void *mem; /* copied up to LINK_COPY_MAX bytes, else borrowed until acknowledged or
+	                  * down */
 	int fd;          /* when mem is NULL */
 	uint64_t off;
 	int *error_at;   /* see link.h */
@@ -48,14 +50,15 @@ struct session_handler {
 	/* Every pending publish is forgotten. */
 	void (*on_down)(void *arg);
 	/* reason is 0 in v3. text is the Reason String, or absent. */
-	void (*on_ack)(void *arg, const struct session_tag *tag, uint8_t reason, struct mqtt_str text);
+	void (*on_ack)(void *arg, const struct session_tag *tag, uint8_t reason,
+		struct mqtt_str text);
 	void (*on_message)(void *arg, const struct mqtt_publish *p, const char *payload);
 	/* One sentence for the user: the connection is lost, or could not be made, and why. */
 	void (*on_notice)(void *arg, const char *text);
 };
 
 enum session_state {
-	SESSION_IDLE,       /* waits until retry_at_ms; the next attempt begins with the first address */
+	SESSION_IDLE,       /* waits until retry_at_ms, then begins with the first address */
 	SESSION_CONNECTING, /* TCP; deadline_ms */
 	SESSION_GREETING,   /* CONNECT sent, CONNACK awaited; deadline_ms */
 	SESSION_UP,
@@ -81,7 +84,8 @@ struct session {
 	uint64_t up_ms;             /* since when SESSION_UP */
 	unsigned attempts;          /* since the last progress: the exponent of the back-off */
 	uint64_t keep_alive_ms;
-	uint64_t sent_ms, received_ms, ping_ms; /* last bytes out, last bytes in, PINGREQ unanswered (0: none) */
+	uint64_t sent_ms, received_ms; /* last bytes out, last bytes in */
+	uint64_t ping_ms;           /* of a PINGREQ that nothing has come after; 0 = none */
 	bool has_noticed;           /* on_notice was called in this outage */
 	bool has_failed;
 	int exit_code;              /* valid when has_failed */
@@ -94,12 +98,13 @@ void session_init(struct session *s, const struct session_conf *conf,
 	const struct session_handler *handler);
 void session_fini(struct session *s); /* idempotent; says DISCONNECT when it can */
 
-/* Waits for events, at most timeout_ms (0: only looks), and handles them; extra (may be NULL) is polled
- * too. 0; −EINTR when SIGINT or SIGTERM was caught; −ECONNABORTED when the session has failed for good
- * (error and exit_code say how). */
+/* Waits for events, at most timeout_ms (0: only looks), and handles them; extra (may be NULL) is
+ * polled too. 0; −EINTR when SIGINT or SIGTERM was caught; −ECONNABORTED when the session has
+ * failed for good (error and exit_code say how). */
 int session_wait(struct session *s, struct pollfd *extra, int timeout_ms);
 
-/* How many more publishes may be queued right now: 0 when down, the window is full or the link is. */
+/* How many more publishes may be queued right now: 0 when down, the window is full or the link
+ * is. */
 uint32_t session_room(const struct session *s);
 /* Asks for the subscription to $file-response/<clientid>; true when it stands. */
 bool session_replies_ready(struct session *s);

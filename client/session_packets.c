@@ -1,8 +1,8 @@
 /*
  * One function per packet, in both directions.
  *
- * The server's word on *why* is taken seriously: its reason codes are divided into those that time may
- * heal (we come again) and those that it will not (we say so and end).
+ * The server's word on *why* is taken seriously: its reason codes are divided into those that time
+ * may heal (we come again) and those that it will not (we say so and end).
  */
 #include "session_packets.h"
 
@@ -227,7 +227,8 @@ static void connack_refused(struct session *s, const struct mqtt_connack *c, boo
 	bool passes = is_v3 ? c->code == 3 : is_passing(c->code);
 	char detail[256];
 
-	if (is_v3 && c->code < sizeof(v3_refusals) / sizeof(v3_refusals[0]) && v3_refusals[c->code]) {
+	if (is_v3 && c->code < sizeof(v3_refusals) / sizeof(v3_refusals[0]) &&
+		v3_refusals[c->code]) {
 		cause = v3_refusals[c->code];
 	}
 	if (!is_v3 && c->code == MQTT_RC_UNSUPPORTED_VERSION) {
@@ -235,7 +236,8 @@ static void connack_refused(struct session *s, const struct mqtt_connack *c, boo
 	}
 	detail_of(&c->props.reason_string, detail);
 	if (!passes) {
-		session_fail(s, EXIT_REFUSED, "the server refused the connection: %s%s", cause, detail);
+		session_fail(s, EXIT_REFUSED, "the server refused the connection: %s%s", cause,
+			detail);
 	}
 	session_lost(s, "the server refused the connection: %s%s", cause, detail);
 }
@@ -255,7 +257,8 @@ static int handle_connack(struct session *s, const uint8_t *body, uint32_t body_
 		return 0;
 	}
 	if (MQTT_HAS(&c.props, MQTT_P_MAXIMUM_QOS) && c.props.maximum_qos == 0) {
-		session_fail(s, EXIT_REFUSED, "the server takes QoS 0 only, which can't confirm a file");
+		session_fail(s, EXIT_REFUSED,
+			"the server takes QoS 0 only, which can't confirm a file");
 		return 0;
 	}
 	s->pending_max = SESSION_PENDING_MAX;
@@ -314,7 +317,8 @@ static int handle_suback(struct session *s, const uint8_t *body, uint32_t body_b
 	}
 	if (a.codes[0] >= 0x80) {
 		session_fail(s, EXIT_REFUSED,
-			"the server refused the subscription to $file-response/%.200s: %s", s->conf->clientid,
+			"the server refused the subscription to $file-response/%.200s: %s",
+			s->conf->clientid,
 			s->conf->version == MQTT_V5 ? mqtt_rc_name(a.codes[0]) : "no reason given");
 		return 0;
 	}
@@ -352,7 +356,8 @@ static int handle_disconnect(struct session *s, const uint8_t *body, uint32_t bo
 	}
 	if (d.reason == MQTT_RC_TAKEN_OVER) {
 		session_fail(s, EXIT_REFUSED,
-			"another client with the id %.200s has connected; give one of them another --client-id",
+			"another client with the id %.200s has connected; "
+			"give one of them another --client-id",
 			s->conf->clientid);
 	} else if (!is_passing(d.reason)) {
 		session_fail(s, EXIT_REFUSED, "the server ended the connection: %s%s",
@@ -412,7 +417,8 @@ void session_packets_handle(struct session *s)
 			r = handle_packet(s, type, in->data + in->begin, header_bytes, body_bytes);
 		}
 		if (r < 0) {
-			session_lost(s, "the server sent what is not MQTT: %s", mqtt_rc_name((uint8_t)-r));
+			session_lost(s, "the server sent what is not MQTT: %s",
+				mqtt_rc_name((uint8_t)-r));
 			return;
 		}
 		/* A handler that lost the connection has emptied the buffer. */

@@ -1,6 +1,6 @@
 /*
- * Reading and hashing a file in chunks that stay in the processor's cache. One buffer serves all: the
- * client has one thread.
+ * Reading and hashing a file in chunks that stay in the processor's cache. One buffer serves all:
+ * the client has one thread.
  */
 #include "source.h"
 
@@ -28,7 +28,8 @@ void source_fini(struct source *s)
 int source_open(struct source *s, const char *path)
 {
 	struct stat st;
-	/* O_NONBLOCK: opening a FIFO by its name must not wait for a writer before it is refused. */
+	/* O_NONBLOCK: opening a FIFO by its name must not wait for a writer before it is
+	 * refused. */
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
 	if (fd < 0) {

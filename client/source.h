@@ -1,5 +1,6 @@
 /*
- * A regular file that is being sent: its bytes, its digest, and whether it stays the same meanwhile.
+ * A regular file that is being sent: its bytes, its digest, and whether it stays the same
+ * meanwhile.
  */
 #ifndef CLIENT_SOURCE_H
 #define CLIENT_SOURCE_H
@@ -31,7 +32,8 @@ bool source_read(struct source *s, uint64_t off, void *buf, size_t bytes);
 void source_feed(struct source *s, uint64_t off, const void *data, size_t bytes);
 /* Reads on and hashes up to `to`, at most bytes_max bytes. False as source_read. */
 bool source_hash(struct source *s, uint64_t to, uint64_t bytes_max);
-/* The digest of [from, to) into seg; extends the file's digest in the same pass when it is its turn. */
+/* The digest of [from, to) into seg; extends the file's digest in the same pass when it is its
+ * turn. */
 bool source_hash_segment(struct source *s, uint64_t from, uint64_t to, struct sha256 *seg);
 void source_rehash(struct source *s); /* begins the digest anew */
 /* NULL, or how the file differs from when it was opened: half a sentence. */

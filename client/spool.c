@@ -1,6 +1,6 @@
 /*
- * A list of chunks, oldest first. Chunks are acknowledged nearly in order, so a list is searched only
- * over its first few entries.
+ * A list of chunks, oldest first. Chunks are acknowledged nearly in order, so a list is searched
+ * only over its first few entries.
  */
 #include "spool.h"
 
@@ -13,7 +13,8 @@ void spool_init(struct spool *s, int fd, uint32_t chunk_bytes, uint32_t chunks_m
 {
 	*s = (struct spool){.fd = fd, .chunk_bytes = chunk_bytes, .chunks_max = chunks_max};
 	sha256_init(&s->sha);
-	/* A pipe of the default 64 KiB means four reads per segment; failing to widen it is no error. */
+	/* A pipe of the default 64 KiB means four reads per segment; failing to widen it is no
+	 * error. */
 	fcntl(fd, F_SETPIPE_SZ, 1 << 20);
 }
 

@@ -1,6 +1,6 @@
 /*
- * What an upload sends, state by state; see upload.h. Each step returns MORE when another may follow at
- * once, else WAIT.
+ * What an upload sends, state by state; see upload.h. Each step returns MORE when another may
+ * follow at once, else WAIT.
  */
 #include "upload.h"
 
@@ -96,8 +96,8 @@ void upload_on_input(struct upload *u)
 	}
 }
 
-/* {"name":…,"size":…,"segments_ttl":…,"user_data":…}: the same in every run, so that the server does not
- * take a resumed upload for a conflict. */
+/* {"name":…,"size":…,"segments_ttl":…,"user_data":…}: the same in every run, so that the server
+ * does not take a resumed upload for a conflict. */
 static bool build_init(struct upload *u)
 {
 	const struct options *o = u->env->options;
@@ -150,8 +150,8 @@ static enum step step_new(struct upload *u)
 	} else {
 		int r = source_open(&u->source, u->path);
 		if (r < 0) {
-			upload_fail(u, "%s", r == -EINVAL ? "it is no regular file; send it with \"-\" from a pipe"
-							  : strerror(-r));
+			upload_fail(u, "%s", r != -EINVAL ? strerror(-r)
+				: "it is no regular file; send it with \"-\" from a pipe");
 			return STEP_WAIT;
 		}
 		ident_file_id(u->path, u->name, u->source.size, &u->source.mtime, u->file_id_buf);
@@ -164,7 +164,8 @@ static enum step step_new(struct upload *u)
 		upload_fail(u, "out of memory");
 		return STEP_WAIT;
 	}
-	/* A file id that the user chose may belong to something else: then no step is taken in haste. */
+	/* A file id that the user chose may belong to something else: then no step is taken in
+	 * haste. */
 	u->is_small = !u->is_pipe && !o->file_id && u->source.size <= o->segment_bytes;
 	u->state = u->is_small || (u->is_pipe && !o->file_id) ? UPLOAD_INIT : UPLOAD_ASK;
 	return STEP_MORE;
@@ -182,8 +183,8 @@ static bool publish(struct upload *u, enum upload_kind kind, uint64_t from, uint
 		return true;
 	}
 	if (r != -EAGAIN) {
-		upload_fail(u, "%s", r == -E2BIG ? "the server's maximum packet size is too small for this"
-						 : strerror(-r));
+		upload_fail(u, "%s", r != -E2BIG ? strerror(-r)
+			: "the server's maximum packet size is too small for this");
 	}
 	return false;
 }
@@ -249,7 +250,8 @@ static enum step step_init(struct upload *u)
 }
 
 /* "$file/<id>/<offset>[/<sha256>]" */
-static void segment_topic(const struct upload *u, uint64_t from, const struct sha256 *sha, char *topic)
+static void segment_topic(const struct upload *u, uint64_t from, const struct sha256 *sha,
+	char *topic)
 {
 	uint8_t digest[SHA256_DIGEST_BYTES];
 	int n = snprintf(topic, TOPIC_MAX, "$file/%s/%llu", u->file_id, (unsigned long long)from);
@@ -261,9 +263,9 @@ static void segment_topic(const struct upload *u, uint64_t from, const struct sh
 	}
 }
 
-/* Queues the segment [from, to) of a file. Small ones are read once, hashed from that buffer and copied
- * behind their header, so that many fit one send; large ones go by sendfile, hashed just before, while
- * they are in the page cache. */
+/* Queues the segment [from, to) of a file. Small ones are read once, hashed from that buffer and
+ * copied behind their header, so that many fit one send; large ones go by sendfile, hashed just
+ * before, while they are in the page cache. */
 static bool send_segment(struct upload *u, uint64_t from, uint64_t to)
 {
 	static uint8_t small[LINK_COPY_MAX];
@@ -309,7 +311,8 @@ static uint64_t segment_max(const struct upload *u)
 
 static bool has_window(const struct upload *u)
 {
-	return u->env->segments_inflight < u->env->options->window && session_room(u->env->session) > 0;
+	return u->env->segments_inflight < u->env->options->window &&
+	       session_room(u->env->session) > 0;
 }
 
 static void segment_sent(struct upload *u, uint64_t from, uint64_t to)
@@ -491,7 +494,8 @@ bool upload_idle(struct upload *u)
 {
 	struct extent gap;
 
-	if (u->is_pipe || u->state != UPLOAD_DATA || u->env->options->no_checksum || u->source.error) {
+	if (u->is_pipe || u->state != UPLOAD_DATA || u->env->options->no_checksum ||
+		u->source.error) {
 		return false;
 	}
 	/* Up to where the next segment begins, and not beyond: it will be hashed as it is sent. */

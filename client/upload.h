@@ -5,12 +5,12 @@
  *    └──────(small file)─────▲                 ▲               │
  *                                              └──incomplete───┘ by way of ASK
  *
- * From every state but the last two: connection lost → ASK (a small file: INIT); refused for a while →
- * PAUSED → ASK; refused for good → FAILED; the file changed → ABORT → FAILED.
+ * From every state but the last two: connection lost → ASK (a small file: INIT); refused for a
+ * while → PAUSED → ASK; refused for good → FAILED; the file changed → ABORT → FAILED.
  *
- * A small file (one segment) is not worth a question: init, the segment and fin go out in one breath, and
- * are simply repeated when in doubt, since a replay is harmless (PROTOCOL 2.1). Refused, it is aborted, as
- * its segment went out before the refusal was known.
+ * A small file (one segment) is not worth a question: init, the segment and fin go out in one
+ * breath, and are simply repeated when in doubt, since a replay is harmless (PROTOCOL 2.1).
+ * Refused, it is aborted, as its segment went out before the refusal was known.
  */
 #ifndef CLIENT_UPLOAD_H
 #define CLIENT_UPLOAD_H
@@ -41,7 +41,13 @@ enum upload_state {
 	UPLOAD_FAILED, /* said why */
 };
 
-enum upload_kind { UPLOAD_STATUS = 1, UPLOAD_INIT_CMD, UPLOAD_SEGMENT, UPLOAD_FIN_CMD, UPLOAD_ABORT_CMD };
+enum upload_kind {
+	UPLOAD_STATUS = 1,
+	UPLOAD_INIT_CMD,
+	UPLOAD_SEGMENT,
+	UPLOAD_FIN_CMD,
+	UPLOAD_ABORT_CMD,
+};
 
 /* What all uploads of a run share. */
 struct upload_env {
@@ -72,7 +78,7 @@ struct upload {
 	bool has_sent_fin;       /* ever, in this pass */
 	uint64_t fin_size;       /* what the last fin said; with has_sent_fin */
 	uint8_t fin_digest[SHA256_DIGEST_BYTES]; /* likewise, unless --no-checksum */
-	bool is_fin_acked;       /* FINNED, and the PUBACK that proves nothing has come; see outcome_ms */
+	bool is_fin_acked;       /* FINNED, and a PUBACK that proves nothing has come */
 	bool wants_cpu;          /* there is hashing to do now */
 	unsigned fruitless;      /* rounds of `incomplete` without a segment in between */
 	unsigned bad_segments;   /* refused by their checksum */

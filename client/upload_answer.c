@@ -1,9 +1,9 @@
 /*
  * What comes back for an upload: acknowledgements, response messages, the loss of the connection.
  *
- * The outcome of fin counts as proof only where it is one: the PUBACK of a synchronous fin in MQTT 5, else
- * the response message alone. A refusal is sorted into three: it passes (no space, quota, busy: come
- * again), it can be repaired (missing ranges, a damaged segment), or it is final.
+ * The outcome of fin counts as proof only where it is one: the PUBACK of a synchronous fin in MQTT
+ * 5, else the response message alone. A refusal is sorted into three: it passes (no space, quota,
+ * busy: come again), it can be repaired (missing ranges, a damaged segment), or it is final.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -117,8 +117,8 @@ static void forget_coverage(struct upload *u)
 	cover_init(&u->acked, UINT32_MAX);
 }
 
-/* The server has all bytes, but not the right ones. What an earlier run sent under this file id may be to
- * blame, so all of it is sent once more; a second mismatch is final. */
+/* The server has all bytes, but not the right ones. What an earlier run sent under this file id
+ * may be to blame, so all of it is sent once more; a second mismatch is final. */
 static void on_mismatch(struct upload *u, const char *refusal)
 {
 	const char *changed = u->is_pipe ? NULL : source_changed(&u->source);
@@ -140,7 +140,8 @@ static void on_mismatch(struct upload *u, const char *refusal)
 
 static void on_segment_damaged(struct upload *u, uint64_t from, const char *refusal)
 {
-	/* Where it ended is computed as when it was sent: MQTT 3's response message does not say it. */
+	/* Where it ended is computed as when it was sent: MQTT 3's response message does not say
+	 * it. */
 	uint64_t max = u->env->options->segment_bytes;
 	uint64_t to = (from / max + 1) * max;
 
@@ -171,7 +172,8 @@ static bool pipe_is_whole(struct upload *u, const struct cover *covered)
 	if (!u->is_pipe || spool_resume(&u->spool, covered)) {
 		return true;
 	}
-	upload_fail(u, "the server no longer has what it acknowledged, and a pipe can't be read twice");
+	upload_fail(u, "the server no longer has what it acknowledged, "
+		"and a pipe can't be read twice");
 	return false;
 }
 
@@ -180,7 +182,8 @@ static void on_no_status(struct upload *u)
 {
 	forget_coverage(u);
 	if (u->blind_rounds++ > BLIND_MAX) {
-		upload_fail(u, "the server does not take the file, nor does it say what is missing");
+		upload_fail(u,
+			"the server does not take the file, nor does it say what is missing");
 	} else if (pipe_is_whole(u, &u->sent)) {
 		u->state = UPLOAD_INIT;
 	}
@@ -191,7 +194,8 @@ static void on_refused(struct upload *u, const struct session_tag *tag, uint8_t 
 {
 	char refusal[512], command[64];
 
-	/* A segment that went out before this fin was refused first, and that has decided what follows. */
+	/* A segment that went out before this fin was refused first, and that has decided what
+	 * follows. */
 	if (tag->kind == UPLOAD_FIN_CMD && u->state != UPLOAD_FINNED) {
 		return;
 	}
@@ -213,14 +217,16 @@ static void on_refused(struct upload *u, const struct session_tag *tag, uint8_t 
 		on_segment_damaged(u, tag->from, refusal);
 	} else {
 		upload_fail(u, "%s", refusal);
-		u->state = u->is_small && tag->kind == UPLOAD_INIT_CMD ? UPLOAD_ABORT : UPLOAD_FAILED;
+		if (u->is_small && tag->kind == UPLOAD_INIT_CMD) {
+			u->state = UPLOAD_ABORT;
+		}
 	}
 }
 
 /* --- acknowledgements --- */
 
-/* A segment is stored, or the file exported. An init alone is not progress: a server whose disk is full
- * accepts it in every round. */
+/* A segment is stored, or the file exported. An init alone is not progress: a server whose disk
+ * is full accepts it in every round. */
 static void progressed(struct upload *u)
 {
 	session_progress(u->env->session);
@@ -361,16 +367,16 @@ static void on_status(struct upload *u, const struct reply *r)
 {
 	static const struct reply nothing = {.state = REPLY_NONE};
 	bool has_digest = !u->env->options->no_checksum;
-	/* Without a digest, or from a pipe, "exported" may be another file under the same id: only a fin
-	 * that this run has sent makes it ours. */
+	/* Without a digest, or from a pipe, "exported" may be another file under the same id:
+	 * only a fin that this run has sent makes it ours. */
 	bool may_believe = u->has_sent_fin || (has_digest && !u->is_pipe && !u->is_resend &&
 						      r->has_size && r->size == u->source.size);
 
 	u->unanswered = 0;
 	switch (r->state) {
 	case REPLY_OPEN:
-		/* A new run can't know what an old one has sent from its pipe: it begins anew, and the last
-		 * write wins. */
+		/* A new run can't know what an old one has sent from its pipe: it begins anew,
+		 * and the last write wins. */
 		resume_from(u, u->is_pipe && u->acked.bytes == 0 ? &nothing : r);
 		break;
 	case REPLY_NONE:
@@ -392,7 +398,8 @@ static bool is_of_last_fin(const struct upload *u, const struct filecmd *cmd)
 {
 	return u->state == UPLOAD_FINNED && cmd->size == u->fin_size &&
 	       cmd->has_checksum == !u->env->options->no_checksum &&
-	       (!cmd->has_checksum || memcmp(cmd->checksum, u->fin_digest, sizeof(u->fin_digest)) == 0);
+	       (!cmd->has_checksum ||
+		       memcmp(cmd->checksum, u->fin_digest, sizeof(u->fin_digest)) == 0);
 }
 
 void upload_on_reply(struct upload *u, const struct reply *r)
@@ -432,7 +439,8 @@ void upload_on_reply(struct upload *u, const struct reply *r)
 	case FILECMD_BAD:
 		return;
 	}
-	/* In MQTT 3 the PUBACK has told nothing: that a command was carried out is known only now. */
+	/* In MQTT 3 the PUBACK has told nothing: that a command was carried out is known only
+	 * now. */
 	if (r->reason_code == 0 && is_v3(u)) {
 		if (tag.kind == UPLOAD_INIT_CMD && u->state == UPLOAD_INITED) {
 			u->state = UPLOAD_DATA;

@@ -1,6 +1,6 @@
 /*
- * Response messages as the client reads them: what a status says is covered, against a byte map that
- * a simulated server holds; and texts that are no response message.
+ * Response messages as the client reads them: what a status says is covered, against a byte map
+ * that a simulated server holds; and texts that are no response message.
  */
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -85,8 +85,8 @@ static void check_round(const struct model *m, bool client_has_size)
 	}
 	for (uint64_t i = 0; i < SIZE; i++) {
 		bool has = cover_has(&covered, i, i + 1);
-		/* Below the cut the answer is exact. Beyond it nothing that is missing may be taken for there,
-		 * unless the client knows that it has to ask again. */
+		/* Below the cut the answer is exact. Beyond it nothing that is missing may be
+		 * taken for there, unless the client knows that it has to ask again. */
 		if (i < sure) {
 			cr_assert_eq(has, m->there[i], "byte %d of %s", (int)i, text);
 		} else {

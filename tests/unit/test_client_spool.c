@@ -1,6 +1,6 @@
 /*
- * The client's memory of a pipe, against a model of a server that takes chunks in any order and loses
- * connections: in the end it has every byte, and never more is kept than was promised.
+ * The client's memory of a pipe, against a model of a server that takes chunks in any order and
+ * loses connections: in the end it has every byte, and never more is kept than was promised.
  */
 #include <criterion/criterion.h>
 #include <string.h>
