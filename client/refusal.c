@@ -33,6 +33,11 @@ static const char *explain(const char *description)
 		{"enospc", "no space is left on the server"},
 		{"too_large", "the file is larger than the server takes"},
 		{"quota_exceeded", "the quota is used up"},
+		{"io_error", "the server could not write it"},
+		{"no_memory", "the server is out of memory"},
+		{"shutdown", "the server is shutting down"},
+		{"size_mismatch", "a file of another size was exported under this file id"},
+		{"aborted", "somebody has aborted the transfer"},
 		{"not_authorized", "this user may not send files"},
 	};
 

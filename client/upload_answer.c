@@ -164,7 +164,9 @@ static void on_segment_damaged(struct upload *u, uint64_t from, const char *refu
 static bool is_passing(uint8_t reason, const char *text)
 {
 	return (reason == MQTT_RC_QUOTA_EXCEEDED && !refusal_begins(text, "too_large")) ||
-	       reason == MQTT_RC_SERVER_BUSY || reason == MQTT_RC_RATE_TOO_HIGH;
+	       reason == MQTT_RC_SERVER_BUSY || reason == MQTT_RC_RATE_TOO_HIGH ||
+	       reason == MQTT_RC_SERVER_SHUTDOWN || refusal_begins(text, "io_error") ||
+	       refusal_begins(text, "no_memory");
 }
 
 static bool pipe_is_whole(struct upload *u, const struct cover *covered)

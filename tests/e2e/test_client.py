@@ -321,6 +321,15 @@ def test_no_room_for_too_long(t):
     yes(re.match(r"sluice: .*\(enospc\), for [2-9] s now\n$", result.stderr), result.stderr)
 
 
+@cases(version=BOTH, verb=["init", "segment", "fin"],
+       refusal=[(0x80, "io_error"), (0x80, "no_memory"), (0x8b, "shutdown"), (0x89, "")])
+def test_what_passes_is_tried_again(t, version, verb, refusal):
+    s, path = server(t), make(t)
+    s.on_command = lambda c: refusal if c.verb == verb and s.verbs().count(verb) == 1 else None
+    check_ok(sluice(t, s, "-q", path, version=version))
+    eq(bytes(s.only_file().data), path.read_bytes(), "bytes")
+
+
 @cases(version=BOTH)
 def test_full_disk_is_not_taken_for_progress(t, version):
     """init succeeds in every round, no segment does."""
