@@ -12,7 +12,8 @@
  * Calls that Linux 6.1 has no opcode for run on one helper thread per ring, started when first used.
  *
  * CQE flags are read here and nowhere else. The kernel's restart codes, which a worker hit by a signal may return,
- * are mapped to −EINTR, and an interrupted operation that has done nothing yet is simply queued again.
+ * are mapped to −EINTR, and an interrupted operation that has done nothing yet is simply queued again: but for a close,
+ * which has given up its descriptor by then, and what was cancelled, which is how a cancel ends a waiting worker.
  */
 #include "ring.h"
 
@@ -366,14 +367,22 @@ static void fill_sqes(struct ring *r)
 		r->syncs_inflight++;
 }
 
+/* Is something left that only the size of the submission queue held back? Then a turn must not sleep. */
+static bool has_pending(const struct ring *r)
+{
+	return r->ready.head || r->wants_count > 0 ||
+		(r->splices.head && r->splices_inflight < r->splices_max) ||
+		(r->syncs.head && r->syncs_inflight < r->syncs_max);
+}
+
 static void finish(struct ring *r, struct op *op, int32_t res, bool more)
 {
 	/* −512…−516 are the kernel's own restart codes, which leak from workers hit by a signal. */
 	if (res <= -512 && res >= -516)
 		res = -EINTR;
-	if (op->dropped)
+	if (op->dropped || (res == -EINTR && op->cancelled))
 		res = -ECANCELED;
-	bool again = res == -EINTR && !more && !op->cancelled;
+	bool again = res == -EINTR && !more && op->kind != K_CLOSE;
 	op->res = res;
 	op->more = more;
 	if (!more) {
@@ -438,7 +447,7 @@ void ring_turn(struct ring *r, uint32_t timeout_ms)
 {
 	struct done batch[BATCH_MAX];
 	fill_sqes(r);
-	bool pending = r->ready.head || r->wants_count; /* the submission queue was full */
+	bool pending = has_pending(r);
 	if (timeout_ms > 0 && !pending) {
 		atomic_store(&r->asleep, true);
 		if (atomic_load(&r->inbox))
@@ -472,10 +481,8 @@ uint64_t ring_now_ms(const struct ring *r)
 	return r->now_ms;
 }
 
-void ring_post(struct ring *to, struct op *op)
+static void post(struct ring *to, struct op *op)
 {
-	assert(op->state == OP_IDLE && op->done);
-	op->state = OP_QUEUED;
 	struct op *head = atomic_load_explicit(&to->inbox, memory_order_relaxed);
 	do
 		op->next = head;
@@ -485,6 +492,13 @@ void ring_post(struct ring *to, struct op *op)
 		if (write(to->event_fd, &one, sizeof(one)) < 0)
 			assert(errno == EAGAIN);
 	}
+}
+
+void ring_post(struct ring *to, struct op *op)
+{
+	assert(op->state == OP_IDLE && op->done);
+	op->state = OP_QUEUED;
+	post(to, op);
 }
 
 void ring_cancel(struct ring *r, struct op *op)
@@ -632,8 +646,8 @@ void ring_unlinkat(struct ring *r, struct op *op, int dir_fd, const char *path, 
 
 /* --- the helper thread ------------------------------------------------------------------------ */
 
-/* A call in the helper's hands: op->ptr is the ring it returns to, op->ptr2 the function. The result comes back as a
- * post whose done is wrapped, so that busy is counted down on the ring's own thread. */
+/* A call in the helper's hands: op->ptr2 is the function. The result comes back as a post of kind K_CALL, so that busy is
+ * counted down on the ring's own thread. */
 static void *helper_main(void *arg)
 {
 	struct ring *r = arg;
@@ -649,8 +663,7 @@ static void *helper_main(void *arg)
 		}
 		pthread_mutex_unlock(&h->lock);
 		op->res = ((op_call_fn *)op->ptr2)(op);
-		op->state = OP_IDLE;
-		ring_post(r, op);
+		post(r, op); /* still OP_QUEUED, which the owner may read meanwhile: run_posts makes it idle */
 		pthread_mutex_lock(&h->lock);
 	}
 	pthread_mutex_unlock(&h->lock);

@@ -74,7 +74,7 @@ void ring_free(struct ring *r); /* NULL is fine; nothing may be in flight */
 void ring_turn(struct ring *r, uint32_t timeout_ms);
 /* Operations queued or in flight, without those of the ring itself. */
 uint32_t ring_busy_count(const struct ring *r);
-/* Milliseconds and nanoseconds of the monotonic clock, as of this turn. */
+/* Milliseconds of the monotonic clock, as of this turn. */
 uint64_t ring_now_ms(const struct ring *r);
 
 /* Runs op->done on the thread of `to`, some turn soon. From any thread; the op must be idle. In order of
