@@ -291,19 +291,27 @@ static bool seg_write(struct seg *s)
 	return true;
 }
 
+/* Waits in its place until the staging file can be used: it may be open again, or being preallocated, at any moment. */
+static void seg_wait_file(struct seg *s)
+{
+	s->state = SEG_QUEUED;
+	s->t->segs_queued++;
+}
+
 static void on_uncovered(struct journal_waiter *w, int err)
 {
 	struct seg *s = container_of(w, struct seg, waiter);
 	if (err)
 		seg_fail_errno(s, err);
 	else if (!seg_write(s))
-		seg_fail_errno(s, s->t->staging_state == STAGING_FAILED ? s->t->staging_err : -EIO);
+		seg_wait_file(s);
 }
 
 /* --- checking --------------------------------------------------------------------------------- */
 
 static void seg_requeue(struct seg *s, struct transfer *to)
 {
+	/* A stream that has not begun counts no file yet; one in a scratch file takes it along. */
 	struct transfer *from = s->t;
 	list_remove(s);
 	transfer_pin(to);
@@ -362,7 +370,7 @@ static void checked_against_staging(struct seg *s)
 	} else if (s->stream && stream_scratch_fd(s) < 0) {
 		seg_settle(s); /* the payload was written where it belongs before it was checked */
 	} else if (!seg_write(s)) {
-		seg_fail_errno(s, -EIO);
+		seg_wait_file(s);
 	}
 }
 
@@ -474,8 +482,9 @@ static bool seg_check(struct seg *s)
 
 void seg_on_received(struct seg *s)
 {
+	s->received = true;
 	if (!seg_check(s))
-		seg_fail_errno(s, s->t->staging_state == STAGING_FAILED ? s->t->staging_err : -EIO);
+		seg_wait_file(s);
 }
 
 /* --- starting --------------------------------------------------------------------------------- */
@@ -523,7 +532,7 @@ static bool seg_start(struct transfer *t, struct seg *s)
 {
 	if (may_gather(t, s))
 		return gather(t, s);
-	if (!s->stream || stream_scratch_fd(s) >= 0)
+	if (!s->stream || s->received)
 		return seg_check(s);
 	bool to_scratch = t->state == TRANSFER_EXPORTED || cover_overlaps(&t->cover, s->off, seg_end(s));
 	if (!to_scratch && !staging_get(t))
@@ -547,10 +556,31 @@ static void fail_queued(struct transfer *t)
 	}
 }
 
+/* t was exported and has a next generation by now: what had not started goes there. One that is locked follows when the
+ * segment before it has gone, so the order of overlapping ones is kept. */
+static void move_on(struct transfer *t)
+{
+	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes};
+	struct transfer *head = transfer_find(t->u, &id);
+	for (struct seg *s = t->segs, *next; s && head; s = next) {
+		next = s->next;
+		if (s->state == SEG_QUEUED && !is_locked(t, s))
+			seg_requeue(s, head);
+	}
+}
+
 void ingest_step(struct transfer *t)
 {
-	if (t->segs_queued == 0 || t->stepping || t->gone)
+	if (t->segs_queued == 0 || t->stepping)
 		return;
+	if (t->gone) {
+		t->stepping = true;
+		move_on(t);
+		t->stepping = false;
+		return;
+	}
+	if (t->state == TRANSFER_VERIFYING || t->state == TRANSFER_PUBLISHING)
+		return; /* sealed */
 	t->stepping = true;
 	transfer_pin(t);
 	if (t->staging_state == STAGING_FAILED) {

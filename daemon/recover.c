@@ -5,7 +5,7 @@
  * because the machine died between two steps. Records are applied to a `past` per transfer id, in the order of the
  * files; then the pasts become transfers, older generations first.
  *
- * What is believed: with the page cache surely alive (same boot, device and mount as the last start) every journaled extent. Otherwise
+ * What is believed: with the page cache surely alive (same boot and file system as at the last start) every journaled extent. Otherwise
  * only what was synced: a transfer whose publish had begun (its file was fsynced first); of the others nothing, they are received
  * again. A staging file that is missing or too short takes its extents with it. All of that is said in the log.
  *
@@ -407,7 +407,7 @@ static void trust_content(struct recovery *rc, struct past *p, struct transfer *
 		log_warn("received segments did not survive and are missing again",
 			LS("clientid", t->clientid, t->clientid_bytes), LS("fileid", t->fileid, t->fileid_bytes),
 			LU("bytes", p->cover.bytes),
-			LZ("why", !rc->cache_alive ? "the machine or the mount was restarted" :
+			LZ("why", !rc->cache_alive ? "the machine was restarted" :
 				err ? "the staging file is gone" : "the staging file is too short"), NULL);
 		cover_fini(&p->cover);
 		cover_init(&p->cover, UINT32_MAX);

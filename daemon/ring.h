@@ -159,7 +159,8 @@ int sys_space(int fd, struct sys_space *ret);
 /* Calls fn for each name in a directory but . and ..; stops when it returns non-zero, and returns that. */
 int sys_list_dir(int dir_fd, int (*fn)(void *arg, const char *name), void *arg);
 int sys_advise_dontneed(int fd, uint64_t off, uint64_t len);
-/* What must be the same for the page cache of a directory to have survived: boot, device, mount. */
+/* What must be the same for the page cache of a directory to have survived: the boot, the device, the file system. (Not the
+ * mount: a service manager gives each start a mount of its own, and a clean unmount writes everything back.) */
 int sys_cache_identity(int dir_fd, char *ret, size_t ret_max);
 void sys_umask_clear(void); /* modes are then just what is asked for */
 int sys_random(void *buf, size_t len);

@@ -378,7 +378,8 @@ int sys_advise_dontneed(int fd, uint64_t off, uint64_t len)
 int sys_cache_identity(int dir_fd, char *ret, size_t ret_max)
 {
 	char boot[64];
-	struct statx sx;
+	struct stat st;
+	struct statfs fs;
 	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
@@ -387,10 +388,10 @@ int sys_cache_identity(int dir_fd, char *ret, size_t ret_max)
 	if (n < 36)
 		return -EIO;
 	boot[36] = 0;
-	if (statx(dir_fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_MNT_ID, &sx) < 0)
+	if (fstat(dir_fd, &st) < 0 || fstatfs(dir_fd, &fs) < 0)
 		return -errno;
-	snprintf(ret, ret_max, "boot %s dev %u:%u mount %llu\n", boot, sx.stx_dev_major, sx.stx_dev_minor,
-		(unsigned long long)sx.stx_mnt_id);
+	snprintf(ret, ret_max, "boot %s dev %llx fs %x%x inode %llu\n", boot, (unsigned long long)st.st_dev,
+		(unsigned)fs.f_fsid.__val[0], (unsigned)fs.f_fsid.__val[1], (unsigned long long)st.st_ino);
 	return 0;
 }
 

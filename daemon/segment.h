@@ -39,6 +39,7 @@ struct seg {
 	bool has_checksum;
 	bool is_replay;            /* answered as a replay of an exported file */
 	bool checked;              /* the checksum was right: not computed again */
+	bool received;             /* large: every byte is in its file; started again, it is checked */
 	bool is_against_export;    /* CHECKING compares with the exported file */
 	bool fd_counted;           /* CHECKING counts the staging file's fd */
 	int export_fd;             /* −1, or the exported file it is compared with */

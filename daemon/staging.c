@@ -43,13 +43,28 @@ static void lru_remove(struct transfer *t)
 	u->lru_count--;
 }
 
-void staging_close(struct transfer *t)
+static void fd_close(struct transfer *t)
 {
-	assert(t->fd_users == 0);
-	lru_remove(t);
 	if (t->fd >= 0)
 		sys_close(t->fd);
 	t->fd = -1;
+}
+
+void staging_close(struct transfer *t)
+{
+	assert(t->fd_users == 0);
+	if (t->state != TRANSFER_EXPORTED) /* that one's links are the memory list's */
+		lru_remove(t);
+	fd_close(t);
+}
+
+void staging_let_go(struct transfer *t)
+{
+	lru_remove(t);
+	if (t->fd_users == 0)
+		fd_close(t); /* else write-behind is still at work: staging_put closes it */
+	t->staging_state = STAGING_NONE;
+	t->staging_exists = false;
 }
 
 static void lru_push(struct transfer *t)
@@ -120,7 +135,9 @@ void staging_put(struct transfer *t)
 	assert(t->fd_users > 0);
 	if (--t->fd_users > 0)
 		return;
-	if (t->gone)
+	if (t->staging_state == STAGING_NONE)
+		fd_close(t);
+	else if (t->gone)
 		staging_close(t);
 	else if (t->staging_state == STAGING_OPEN)
 		lru_push(t);

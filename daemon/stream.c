@@ -163,6 +163,18 @@ static void finish_if_through(struct stream *st)
 		seg_on_received(s);
 }
 
+/* A pipe that was being filled is closed: its bytes go nowhere. */
+static void give_filling(struct stream *st)
+{
+	for (int i = 0; i < 2; i++) {
+		if (st->sides[i].state != SIDE_FILLING)
+			continue;
+		pipes_give(st->sides[i].pipe, false);
+		st->sides[i].pipe = NULL;
+		st->sides[i].state = SIDE_FREE;
+	}
+}
+
 static void fail(struct stream *st, int err)
 {
 	struct outcome o;
@@ -171,6 +183,7 @@ static void fail(struct stream *st, int err)
 		return;
 	st->failed = true;
 	st->err = err;
+	give_filling(st);
 	st->seg->reply = NULL;
 	if (!st->cut && rp) {
 		log_warn("segment failed", LS("clientid", st->seg->t->clientid, st->seg->t->clientid_bytes),
@@ -442,13 +455,7 @@ void ingest_cut(struct seg *s)
 	st->waiting = false;
 	st->cut = true;
 	bufs_wait_cancel(&st->pipe_waiter);
-	for (int i = 0; i < 2; i++) {
-		if (st->sides[i].state == SIDE_FILLING) {
-			pipes_give(st->sides[i].pipe, false);
-			st->sides[i].pipe = NULL;
-			st->sides[i].state = SIDE_FREE;
-		}
-	}
+	give_filling(st);
 	finish_if_through(st);
 }
 

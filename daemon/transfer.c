@@ -295,7 +295,7 @@ static void on_ttl(struct timer *timer)
 {
 	struct transfer *t = container_of(timer, struct transfer, ttl);
 	uint64_t now = ring_now_ms(t->u->rt->ring), due = t->active_ms + ttl_ms(t);
-	bool is_busy = t->pins || t->segs || t->fins || t->aborts;
+	bool is_busy = t->pins || t->segs || t->fins || t->aborts || t->inits;
 	if (now < due || is_busy) {
 		timers_arm(&t->u->rt->timers, &t->ttl, is_busy && due <= now ? now + 1000 : due);
 		return;
@@ -375,9 +375,7 @@ void transfer_to_exported(struct transfer *t)
 {
 	struct uploads *u = t->u;
 	transfer_uncount(t);
-	staging_close(t);
-	t->staging_state = STAGING_NONE;
-	t->staging_exists = false;
+	staging_let_go(t);
 	cover_fini(&t->cover);
 	cover_init(&t->cover, u->conf->transfer.extents_max);
 	free(t->mids);
@@ -512,6 +510,8 @@ void uploads_free(struct uploads *u)
 {
 	if (!u)
 		return;
+	if (!uploads_is_idle(u))
+		return; /* ended in the middle of things: the kernel or a thread may still hold on to them */
 	for (uint32_t i = 0; i < u->table_size; i++) {
 		while (u->table[i]) {
 			struct transfer *t = u->table[i];

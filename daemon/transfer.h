@@ -253,7 +253,9 @@ bool staging_get(struct transfer *t);
 void staging_put(struct transfer *t);
 /* Deletes the file, if any, once it is closed. */
 void staging_delete(struct transfer *t);
-/* Closes the fd when nobody uses it. */
+/* The file has become the exported one: the fd is closed as soon as nobody uses it. */
+void staging_let_go(struct transfer *t);
+/* Closes the fd; nobody may use it. */
 void staging_close(struct transfer *t);
 
 /* --- ingest.c --- */

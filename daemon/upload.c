@@ -210,6 +210,7 @@ static void init_again(struct transfer *t, struct meta *m, struct reply *rp)
 		struct transfer *next = transfer_next_generation(t, &err);
 		if (next) {
 			init_accept(next, m, rp);
+			transfer_step(t); /* segments that waited there move on */
 			return;
 		}
 		struct outcome o;
@@ -373,10 +374,8 @@ void transfer_step(struct transfer *t)
 {
 	transfer_pin(t);
 	inits_step(t);
-	if (!t->gone) {
-		ingest_step(t);
-		transfer_hash_step(t);
-	}
+	ingest_step(t);
+	transfer_hash_step(t);
 	enum transfer_state before;
 	do {
 		before = t->state;
