@@ -118,7 +118,7 @@ static int split_address(const char *addr_port, char *ret_host, size_t host_max,
 	if (!colon)
 		return -EINVAL;
 	if (*from == '[') {
-		if (to <= from + 1 || to[-1] != ']')
+		if (to <= from + 2 || to[-1] != ']')
 			return -EINVAL;
 		from++;
 		to--;
