@@ -142,7 +142,10 @@ void buf_ref(struct buf *b)
 
 void buf_unref(struct buf *b)
 {
-	if (!b || --b->refs > 0)
+	if (!b)
+		return;
+	assert(b->refs > 0);
+	if (--b->refs > 0)
 		return;
 	struct bufs *p = b->pool;
 	b->next = p->free_bufs;
