@@ -1,7 +1,7 @@
 /*
  * The answer to one $file command: from the PUBLISH that carried it to its PUBACK or PUBREC and its response message.
  *
- * conn_mqtt.c makes a reply for each command and hands it to upload.c or ingest.c, which owns it until it calls
+ * conn_publish.c makes a reply for each command and hands it to upload.c or ingest.c, which owns it until it calls
  * reply_finish, exactly once. Acknowledgements leave in the order in which the PUBLISHes came [MQTT-4.6.0-2], but a reply that
  * was detached (a synchronous fin, which may take long) does not hold up those behind it.
  *
@@ -48,14 +48,22 @@ struct reply {
 	uint8_t version;
 	bool is_async;               /* $file-async */
 	bool dup;                    /* the PUBLISH had DUP set */
-	bool is_ready;               /* result known, waits for its turn */
-	bool is_detached;
-	bool acked;                  /* ($file-async fin) the acknowledgement has been sent already */
-	char *clientid, *topic, *response_topic; /* owned; response_topic NULL: $file-response/<clientid> */
+	bool is_ready;               /* what the acknowledgement says is known; it waits for its turn */
+	bool is_detached;            /* on the connection's other list, whose order does not matter */
+	bool is_withheld;            /* a transient failure of a v3 client: never acknowledged */
+	bool is_finished;            /* the owner has let go; freed once it has left the connection's list */
+	bool is_plain;               /* no command: an ordinary PUBLISH whose acknowledgement waits for its turn */
+	/* What the acknowledgement says; valid when is_ready. */
+	uint8_t reason;
+	bool has_missing;
+	const char *text;            /* static */
+	struct extent missing;       /* the first range, when has_missing */
+	/* The strings lie behind the struct, but for topic of a plain one: NULL. */
+	char *clientid, *topic, *response_topic; /* response_topic NULL: $file-response/<clientid> */
 	uint32_t clientid_bytes, topic_bytes, response_topic_bytes;
-	uint8_t *correlation;        /* owned or NULL */
+	uint8_t *correlation;        /* NULL: none */
 	uint32_t correlation_bytes;
-	struct outcome *outcome;     /* owned; NULL: success, while it waits for its turn */
+	uint32_t bytes;              /* of memory; counts against what a connection may have outstanding */
 };
 
 /* Ends the command: acknowledges it (in turn), sends the response message, and frees rp when all is done. o NULL: success. */
@@ -66,6 +74,22 @@ void reply_discard(struct reply *rp);
 void reply_detach(struct reply *rp);
 /* $file-async fin: acknowledges now with 0x00; the response message follows at reply_finish. */
 void reply_ack_now(struct reply *rp);
+
+/* --- for the connection ----------------------------------------------------------------------- */
+
+struct mqtt_publish;
+
+/* A command that came on c, in order of arrival. p->topic is the real name, aliases resolved. The response topic is p's,
+ * unless use_default: then $file-response/<clientid>. NULL: out of memory. */
+struct reply *reply_new(struct conn *c, const struct mqtt_publish *p, bool use_default);
+/* Acknowledges an ordinary PUBLISH, after those that came before it. 0 or −ENOMEM: then the connection is failed. */
+int reply_plain(struct conn *c, uint8_t qos, uint16_t packet_id, uint8_t reason);
+/* Would a transient failure with this text, of a v3 client, be withheld now? */
+bool reply_would_hold(const struct reply *rp, const char *text);
+/* Does a command with this packet identifier wait for its acknowledgement on c? */
+bool reply_is_pending(const struct conn *c, uint16_t packet_id);
+/* The connection ends: its replies live on without it. */
+void reply_leave_all(struct conn *c);
 
 /* Shorthand: a failure with this reason and text. */
 void reply_fail(struct reply *rp, uint8_t reason, const char *text, bool is_transient);
