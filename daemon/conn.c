@@ -1,0 +1,449 @@
+/*
+ * The life of a connection: its beginning, the run list, its time limits, its end. conn.h has the states.
+ *
+ * Two run lists, so that a turn ends: what is noted while the lists are worked off is still done in this turn, unless it asked
+ * for the next one because it has used up its share.
+ *
+ * One timer for all limits. It is armed for the nearest one, and not moved when that gets later (with every received byte):
+ * when it fires too early it is armed again.
+ */
+#include "conn.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include "hold.h"
+#include "log.h"
+#include "reply.h"
+
+enum {
+	/* How long the peer may take to read our last words; the same when the daemon ends. */
+	LINGER_MS = 2000,
+	LINGER_MS_STOPPING = 100,
+	DISCARD_BYTES_MAX = 1 << 20,
+};
+
+/* Descriptors of connections in the daemon, against mqtt.connections_max. */
+static _Atomic uint32_t open_count;
+
+/* --- the lists -------------------------------------------------------------------------------- */
+
+int conns_new(struct reactor *rt, struct conns **ret)
+{
+	struct conns *cs = calloc(1, sizeof(*cs));
+	if (!cs)
+		return -ENOMEM;
+	cs->rt = rt;
+	cs->now_tail = &cs->now;
+	cs->later_tail = &cs->later;
+	cs->hold = hold_new();
+	if (!cs->hold) {
+		free(cs);
+		return -ENOMEM;
+	}
+	*ret = cs;
+	return 0;
+}
+
+void conns_free(struct conns *cs)
+{
+	if (!cs)
+		return;
+	hold_free(cs->hold);
+	free(cs);
+}
+
+static void link_all(struct conn *c)
+{
+	struct conns *cs = c->rt->conns;
+	c->next = cs->all;
+	if (c->next)
+		c->next->pprev = &c->next;
+	c->pprev = &cs->all;
+	cs->all = c;
+	cs->count++;
+}
+
+static void unlink_all(struct conn *c)
+{
+	*c->pprev = c->next;
+	if (c->next)
+		c->next->pprev = c->pprev;
+	c->rt->conns->count--;
+}
+
+static void run_push(struct conn *c, struct conn ***tail)
+{
+	if (c->run_pprev)
+		return;
+	c->run_next = NULL;
+	c->run_pprev = *tail;
+	**tail = c;
+	*tail = &c->run_next;
+}
+
+static void run_unlink(struct conn *c)
+{
+	struct conns *cs = c->rt->conns;
+	if (!c->run_pprev)
+		return;
+	*c->run_pprev = c->run_next;
+	if (c->run_next)
+		c->run_next->run_pprev = c->run_pprev;
+	else if (cs->now_tail == &c->run_next)
+		cs->now_tail = c->run_pprev;
+	else
+		cs->later_tail = c->run_pprev;
+	c->run_pprev = NULL;
+}
+
+void conn_run(struct conn *c)
+{
+	if (c->state != CONN_MOVING)
+		run_push(c, &c->rt->conns->now_tail);
+}
+
+void conn_run_later(struct conn *c)
+{
+	if (c->state != CONN_MOVING)
+		run_push(c, &c->rt->conns->later_tail);
+}
+
+/* --- stopping and going on -------------------------------------------------------------------- */
+
+void conn_stop(struct conn *c, enum conn_stop why)
+{
+	if (c->stops & why)
+		return;
+	c->stops |= (uint8_t)why;
+	c->window_ms = 0;
+	if (why == STOP_OUTPUT) {
+		c->active_ms = ring_now_ms(c->rt->ring);
+		conn_watch(c);
+	}
+}
+
+void conn_go_on(struct conn *c, enum conn_stop why)
+{
+	if (!(c->stops & why))
+		return;
+	c->stops &= (uint8_t)~why;
+	if (c->stops)
+		return;
+	/* While nothing was read the peer had no chance to be heard. */
+	c->active_ms = ring_now_ms(c->rt->ring);
+	conn_watch(c);
+	conn_run_later(c);
+}
+
+static void on_gate(struct upload_gate *g)
+{
+	conn_go_on(owner_of(g, struct conn, gate), STOP_GATE);
+}
+
+void conn_hold(struct conn *c, uint64_t delay_ms)
+{
+	if (c->stops & STOP_HOLD)
+		return;
+	conn_stop(c, STOP_HOLD);
+	c->until_ms = ring_now_ms(c->rt->ring) + delay_ms;
+	conn_watch(c);
+}
+
+/* --- time limits ------------------------------------------------------------------------------ */
+
+/* How long the peer may be silent: one and a half times the keep alive [MQTT-3.1.2-22]; UINT64_MAX: for ever. */
+static uint64_t silence_ms(const struct conn *c)
+{
+	return c->keep_alive_s ? (uint64_t)c->keep_alive_s * 1500 : UINT64_MAX;
+}
+
+static uint64_t nearer(uint64_t a, uint64_t from, uint64_t ms)
+{
+	uint64_t b = ms == UINT64_MAX ? UINT64_MAX : from + ms;
+	return a < b ? a : b;
+}
+
+static uint64_t next_limit(const struct conn *c)
+{
+	uint32_t window_ms = c->rt->conf->mqtt.min_rate_window_ms;
+	uint64_t at = UINT64_MAX;
+	if (c->state != CONN_OPEN || (c->stops & STOP_HOLD))
+		return c->until_ms;
+	if (c->stops & STOP_OUTPUT)
+		at = nearer(at, c->active_ms, c->keep_alive_s ? silence_ms(c) : window_ms);
+	if (c->stops == 0)
+		at = nearer(at, c->active_ms, silence_ms(c));
+	if (c->stops == 0 && c->window_ms)
+		at = nearer(at, c->window_ms, window_ms);
+	return at;
+}
+
+void conn_watch(struct conn *c)
+{
+	uint64_t at = next_limit(c);
+	if (at != UINT64_MAX && (!timer_is_armed(&c->timer) || at < c->timer.deadline_ms))
+		timers_arm(&c->rt->timers, &c->timer, at);
+}
+
+/* Inside a packet: the window is over. Was it enough? Then the next one begins. */
+static bool rate_is_low(struct conn *c, uint64_t now_ms)
+{
+	const struct conf *conf = c->rt->conf;
+	if (c->stops || !c->window_ms || now_ms < c->window_ms + conf->mqtt.min_rate_window_ms)
+		return false;
+	uint64_t least = (uint64_t)conf->mqtt.min_rate_bytes * conf->mqtt.min_rate_window_ms / 1000;
+	bool is_low = c->window_bytes < least;
+	c->window_ms = now_ms;
+	c->window_bytes = 0;
+	return is_low;
+}
+
+static void on_timer(struct timer *t)
+{
+	struct conn *c = owner_of(t, struct conn, timer);
+	uint64_t now_ms = ring_now_ms(c->rt->ring);
+	switch ((enum conn_state)c->state) {
+	case CONN_CONNECT:
+		if (now_ms >= c->until_ms)
+			conn_end(c, 0, false);
+		break;
+	case CONN_OPEN:
+		if (rate_is_low(c, now_ms))
+			conn_end(c, MQTT_RC_KEEP_ALIVE_TIMEOUT, true);
+		else if (now_ms >= next_limit(c))
+			conn_end(c, c->stops & STOP_HOLD ? 0 : MQTT_RC_KEEP_ALIVE_TIMEOUT, true);
+		break;
+	case CONN_MOVING:
+	case CONN_CLOSING:
+		break;
+	}
+	conn_run(c);
+	conn_watch(c);
+}
+
+/* --- beginning -------------------------------------------------------------------------------- */
+
+void conn_accept(struct reactor *rt, int fd)
+{
+	struct conn *c = NULL;
+	if (atomic_fetch_add(&open_count, 1) < rt->conf->mqtt.connections_max)
+		c = calloc(1, sizeof(*c));
+	if (!c) {
+		atomic_fetch_sub(&open_count, 1);
+		sys_close(fd);
+		return;
+	}
+	sock_setup(fd);
+	c->rt = rt;
+	c->fd = fd;
+	c->timer.fire = on_timer;
+	c->gate.resume = on_gate;
+	c->out_tail = &c->out;
+	c->replies_tail = &c->replies;
+	c->active_ms = ring_now_ms(rt->ring);
+	c->until_ms = c->active_ms + rt->conf->mqtt.connect_timeout_ms;
+	link_all(c);
+	STAT_ADD(rt, connections, 1);
+	STAT_ADD(rt, connections_total, 1);
+	conn_watch(c);
+	conn_run(c);
+}
+
+static void on_arrived(struct op *op)
+{
+	struct conn *c = owner_of(op, struct conn, op);
+	c->state = CONN_CONNECT;
+	link_all(c);
+	STAT_ADD(c->rt, connections, 1);
+	if (c->rt->stopping)
+		conn_end(c, 0, false);
+	conn_watch(c);
+	conn_run(c);
+}
+
+/* Gives c to its owner; it must not be touched afterwards. Its unread bytes travel in the stash. */
+static void move(struct conn *c)
+{
+	timers_disarm(&c->rt->timers, &c->timer);
+	run_unlink(c);
+	unlink_all(c);
+	STAT_SUB(c->rt, connections, 1);
+	c->rt = c->rt->peers[c->move_to];
+	c->op.done = on_arrived;
+	ring_post(c->rt->ring, &c->op);
+}
+
+/* --- end -------------------------------------------------------------------------------------- */
+
+static void send_disconnect(struct conn *c, uint8_t reason)
+{
+	uint8_t packet[8];
+	struct mqtt_disconnect d = {.reason = reason};
+	if (reason == 0 || c->version < MQTT_V5 || c->state != CONN_OPEN)
+		return;
+	size_t bytes = mqtt_encode_disconnect(packet, sizeof(packet), c->version, MQTT_DISCONNECT, &d);
+	conn_send(c, packet, (uint32_t)bytes, NULL, 0);
+}
+
+/* Out of everything but its own output. The session, if any, is the caller's. */
+static void leave(struct conn *c, uint8_t reason)
+{
+	send_disconnect(c, reason);
+	if (c->session)
+		log_debug("client disconnected", LS("clientid", c->session->clientid, c->session->clientid_bytes),
+			LU("reason", reason), NULL);
+	/* From here on no answer finds its way to it. */
+	c->state = CONN_CLOSING;
+	c->until_ms = ring_now_ms(c->rt->ring) + (c->rt->stopping ? LINGER_MS_STOPPING : LINGER_MS);
+	STAT_SUB(c->rt, connections, 1);
+	reply_leave_all(c);
+	payload_cut(c);
+	upload_gate_cancel(&c->gate);
+	bufs_wait_cancel(&c->buf_waiter);
+	conn_free_aliases(c);
+	free(c->stash);
+	c->stash = NULL;
+	c->stash_bytes = 0;
+	c->session = NULL;
+	conn_watch(c);
+	conn_run(c);
+}
+
+void conn_end(struct conn *c, uint8_t reason, bool with_will)
+{
+	struct session *s = c->session;
+	if (c->state == CONN_CLOSING)
+		return;
+	leave(c, reason);
+	if (s)
+		session_detach(s, with_will);
+}
+
+void conn_taken_over(struct conn *c)
+{
+	leave(c, MQTT_RC_TAKEN_OVER);
+}
+
+void conn_fail(struct conn *c, uint8_t reason)
+{
+	log_debug("protocol error", LS("clientid", c->session ? c->session->clientid : NULL,
+		c->session ? c->session->clientid_bytes : 0), LU("reason", reason), NULL);
+	conn_end(c, reason, true);
+}
+
+/* Our side is sent and ended: waits for the peer's end, throwing away what it still sends. True: it has come. */
+static bool peer_has_ended(struct conn *c)
+{
+	int n = 1;
+	if (!op_is_idle(&c->op))
+		return false;
+	n = sock_discard(c->fd, DISCARD_BYTES_MAX);
+	if (n > 0)
+		conn_run_later(c);
+	else if (n == -EAGAIN)
+		ring_poll_in(c->rt->ring, &c->op, c->fd);
+	return n <= 0 && n != -EAGAIN;
+}
+
+static void on_closing(struct op *op)
+{
+	conn_run(owner_of(op, struct conn, op));
+}
+
+/* The last state, until nothing is in flight. Returns whether c is freed. */
+static bool close_step(struct conn *c)
+{
+	c->failed = c->failed || ring_now_ms(c->rt->ring) >= c->until_ms;
+	if (!c->failed && c->out) {
+		conn_flush(c);
+		return false;
+	}
+	if (!c->failed && !c->fin_sent) {
+		sock_shutdown_send(c->fd);
+		c->fin_sent = true;
+		if (op_is_idle(&c->op))
+			c->op.done = on_closing;
+	}
+	if (!c->failed && !peer_has_ended(c))
+		return false;
+	c->failed = true;
+	ring_cancel(c->rt->ring, &c->op);
+	conn_send_cancel(c);
+	if (!op_is_idle(&c->op) || !conn_send_is_idle(c))
+		return false;
+	conn_send_free(c);
+	timers_disarm(&c->rt->timers, &c->timer);
+	run_unlink(c);
+	unlink_all(c);
+	sys_close(c->fd);
+	atomic_fetch_sub(&open_count, 1);
+	free(c);
+	return true;
+}
+
+/* --- the step --------------------------------------------------------------------------------- */
+
+static void conn_step(struct conn *c)
+{
+	switch ((enum conn_state)c->state) {
+	case CONN_CONNECT:
+	case CONN_OPEN:
+		conn_read(c);
+		if (c->failed)
+			conn_end(c, 0, true);
+		else if ((c->stops & STOP_DRAIN) && (c->replies_count == 0 || c->stops & STOP_HOLD))
+			conn_end(c, MQTT_RC_SERVER_SHUTDOWN, true);
+		break;
+	case CONN_MOVING:
+	case CONN_CLOSING:
+		break;
+	}
+	if (c->state == CONN_MOVING)
+		move(c);
+	else if (c->state != CONN_CLOSING)
+		conn_flush(c);
+	else
+		close_step(c);
+}
+
+bool conns_run(struct conns *cs)
+{
+	if (cs->later) {
+		cs->later->run_pprev = cs->now_tail;
+		*cs->now_tail = cs->later;
+		cs->now_tail = cs->later_tail;
+		cs->later = NULL;
+		cs->later_tail = &cs->later;
+	}
+	while (cs->now) {
+		struct conn *c = cs->now;
+		run_unlink(c);
+		conn_step(c);
+	}
+	return cs->later != NULL;
+}
+
+void conns_drain(struct conns *cs)
+{
+	for (struct conn *c = cs->all, *next; c; c = next) {
+		next = c->next;
+		if (c->state == CONN_CONNECT)
+			conn_end(c, 0, false);
+		if (c->state != CONN_OPEN)
+			continue;
+		payload_cut(c);
+		conn_stop(c, STOP_DRAIN);
+		conn_run(c);
+	}
+}
+
+void conns_end_all(struct conns *cs)
+{
+	for (struct conn *c = cs->all, *next; c; c = next) {
+		next = c->next;
+		conn_end(c, MQTT_RC_SERVER_SHUTDOWN, true);
+		c->until_ms = 0; /* what does not leave at once is not waited for */
+		conn_run(c);
+	}
+}

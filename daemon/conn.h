@@ -1,0 +1,234 @@
+/*
+ * One connection of a client: its socket, what of a packet has arrived so far, what waits to be sent.
+ *
+ *     accept ──► CONNECT ──CONNACK──► OPEN ──────────────► CLOSING ──► (freed)
+ *                   │  ▲                                      ▲
+ *                   │  └─MOVING: to the reactor that owns it  │
+ *                   └──── refused, timeout, not MQTT ─────────┘
+ *
+ * A connection belongs to one reactor's thread. Everything that happens to it (readable, sent, resumed, timer) only notes that and
+ * puts it on the reactor's run list; conn_step, once per turn, reads, decodes and sends. So no call from another module ever
+ * finds it in the middle of something, and all acknowledgements of a turn leave in one send.
+ *
+ * Closing is a join: what was prepared to be sent is sent, the peer's last bytes are thrown away (closing a socket with unread
+ * bytes would reset it, and the peer lose our last words), the operations are cancelled, and when none is left the descriptor
+ * is closed.
+ *
+ * An idle connection holds no buffer, no output and no stash: only this struct and its session.
+ *
+ * Files: conn.c life, run list, timer; conn_read.c socket → packets; conn_payload.c the payload of a PUBLISH that is not whole;
+ * conn_send.c output; conn_connect.c CONNECT; conn_publish.c PUBLISH; conn_packet.c the other packets.
+ */
+#ifndef SLUICE_CONN_H
+#define SLUICE_CONN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "broker.h"
+#include "bufs.h"
+#include "mqtt.h"
+#include "reactor.h"
+#include "ring.h"
+#include "timers.h"
+#include "upload.h"
+
+#define owner_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+
+struct reply;
+struct hold;
+
+enum conn_state {
+	CONN_CONNECT, /* accepted, or arrived from another reactor: nothing but CONNECT is understood. Next: MOVING, OPEN, CLOSING */
+	CONN_MOVING,  /* about to be posted to its owner, or posted. Next: CONNECT, there */
+	CONN_OPEN,    /* has a session, CONNACK is on its way. Next: CLOSING */
+	CONN_CLOSING, /* has neither session nor replies; conn.c ends it */
+};
+
+/* Why nothing is read at present; reading goes on when all are gone. */
+enum conn_stop {
+	STOP_GATE = 1 << 0,    /* the transfer of the next segment wants no more now */
+	STOP_REPLIES = 1 << 1, /* too many commands without an answer */
+	STOP_OUTPUT = 1 << 2,  /* the client does not read what we send */
+	STOP_HOLD = 1 << 3,    /* a v3 client's transient failure: closed when the timer fires */
+	STOP_SEGMENT = 1 << 4, /* the segment that streams waits for the disk or a pipe */
+	STOP_BUFFER = 1 << 5,  /* no receive buffer is free */
+	STOP_DRAIN = 1 << 6,   /* the daemon ends: only outstanding answers are waited for */
+};
+
+struct chunk;
+struct payload;
+struct alias;
+
+struct conn {
+	struct conn *next, **pprev;         /* all of the reactor */
+	struct conn *run_next, **run_pprev; /* run list; run_pprev NULL: not on it */
+	struct reactor *rt;
+	struct session *session;            /* in OPEN */
+	struct op op;                       /* poll, and the move */
+	struct timer timer;                 /* the earliest of all time limits, or earlier */
+	struct bufs_waiter buf_waiter;
+	struct upload_gate gate;
+	int fd;
+	uint8_t state;                      /* enum conn_state */
+	uint8_t stops;                      /* enum conn_stop */
+	uint8_t version;                    /* 0 before CONNECT */
+	bool is_linked;                     /* in the reactor's list */
+	bool failed;                        /* the socket, or memory: to be ended without a word */
+	bool last_large;                    /* the last PUBLISH was a large segment: peek first */
+	bool no_problem_info;               /* Request Problem Information is 0 */
+	bool expiry_was_0;                  /* DISCONNECT may not raise it [MQTT-3.14.2-2] */
+	bool fin_sent;                      /* CLOSING: our side of the stream is ended */
+	uint16_t move_to;                   /* MOVING: index of the reactor */
+	uint16_t keep_alive_s;              /* as it applies; 0: none */
+	/* Received bytes that are not handled yet: part of a packet, or whole ones while reading is stopped. NULL: none. */
+	uint8_t *stash;
+	uint32_t stash_bytes;
+	struct payload *payload;            /* inside a PUBLISH whose payload is still arriving; NULL: not */
+	struct alias *aliases;              /* topic_alias_max of them, or NULL */
+	struct chunk *out, **out_tail;      /* output; the first one may be in flight */
+	uint32_t unsent;
+	uint32_t unacked;                   /* QoS 1 and 2 PUBLISHes without a final answer, for Receive Maximum */
+	struct reply *replies, **replies_tail, *detached;
+	uint32_t replies_count, replies_bytes;
+	uint64_t active_ms;                 /* last byte received; while STOP_OUTPUT, last byte sent */
+	/* Since when, and with how many bytes since, the present packet is incomplete; window_ms 0: it isn't. */
+	uint64_t window_ms;
+	uint32_t window_bytes;
+	uint64_t until_ms;                  /* CONNECT: to be there by then; HOLD: closed then; CLOSING: given up then */
+};
+
+struct conns {
+	struct reactor *rt;
+	struct conn *all;
+	uint32_t count;
+	/* To be stepped in this turn; in the next one. */
+	struct conn *now, **now_tail, *later, **later_tail;
+	struct hold *hold;
+};
+
+int conns_new(struct reactor *rt, struct conns **ret);
+void conns_free(struct conns *cs); /* empty; NULL is fine */
+/* Steps all that were noted. Returns whether more is to be done at once. */
+bool conns_run(struct conns *cs);
+/* The daemon ends: connections without outstanding answers are closed now, the others when they have got them. */
+void conns_drain(struct conns *cs);
+/* The time for that is over. */
+void conns_end_all(struct conns *cs);
+
+/* --- conn.c --- */
+/* Takes over fd. */
+void conn_accept(struct reactor *rt, int fd);
+/* Ends it: takes it out of everything, sends DISCONNECT with `reason` to a v5 client (0: no word), and closes it. with_will:
+ * the session's will is published. Idempotent. */
+void conn_end(struct conn *c, uint8_t reason, bool with_will);
+/* Another connection has the session now. */
+void conn_taken_over(struct conn *c);
+/* The peer broke the protocol. */
+void conn_fail(struct conn *c, uint8_t reason);
+/* To be stepped in this turn; in the next one. Callable from anywhere on the reactor's thread. */
+void conn_run(struct conn *c);
+void conn_run_later(struct conn *c);
+void conn_stop(struct conn *c, enum conn_stop why);
+void conn_go_on(struct conn *c, enum conn_stop why);
+/* A time limit may be nearer than before. */
+void conn_watch(struct conn *c);
+/* Waits so long without a word and closes then (PROTOCOL 2, MQTT 3.1.1). */
+void conn_hold(struct conn *c, uint64_t delay_ms);
+
+static inline bool conn_is_reading(const struct conn *c)
+{
+	return c->stops == 0 && !c->failed && (c->state == CONN_OPEN || c->state == CONN_CONNECT);
+}
+
+/* --- conn_read.c --- */
+/* What a handler says of the packet in front of it. */
+enum take {
+	TAKE_MORE, /* it is not whole, or reading is stopped: nothing was consumed */
+	TAKE_DONE, /* consumed *ret_used bytes */
+	TAKE_LEFT, /* the connection ends or moves: hands off */
+};
+/* The bytes a handler looks at: bytes [0, bytes) at data, in buf (NULL: nobody may keep a reference). */
+struct input {
+	struct buf *buf;
+	const uint8_t *data;
+	uint32_t bytes;
+};
+/* Reads and handles what is there, up to a budget. */
+void conn_read(struct conn *c);
+/* Keeps bytes that are not handled yet in front of everything received later. They may lie in the stash. */
+int conn_stash(struct conn *c, const uint8_t *data, uint32_t bytes);
+/* Bytes have come in. */
+void conn_count_received(struct conn *c, uint32_t bytes);
+
+/* --- conn_payload.c --- */
+enum payload_kind {
+	PAYLOAD_DRAIN,   /* thrown away */
+	PAYLOAD_COLLECT, /* gathered in memory behind a copy of the head */
+	PAYLOAD_STREAM,  /* a segment on its way into its file */
+};
+/* What happens when the last byte has passed (of DRAIN). */
+enum payload_end {
+	PAYLOAD_NOTHING,
+	PAYLOAD_ACK,     /* an ordinary PUBLISH is acknowledged with `reason` */
+	PAYLOAD_PUBREC,  /* one that is in the received set is acknowledged again */
+	PAYLOAD_FAIL,    /* `reply` ends with `reason` and `text` */
+	PAYLOAD_COMMAND, /* `reply`'s command, which has no use for a payload, is carried out */
+};
+struct payload {
+	uint8_t kind;          /* enum payload_kind */
+	uint8_t end;           /* enum payload_end */
+	uint8_t qos, reason;
+	bool is_transient;
+	uint16_t packet_id;
+	uint32_t left;         /* bytes to come */
+	const char *text;      /* static */
+	struct reply *reply;   /* of a command; NULL: none, or handed over */
+	struct seg *seg;       /* STREAM */
+	uint8_t *data;         /* COLLECT: owned; the head, then what has come of the payload */
+	uint32_t head_bytes, bytes, bytes_max;
+};
+/* Takes over pl (its reply, its data) and ends it at once when nothing is left to come. 0 or −ENOMEM: then the connection is failed. */
+int payload_begin(struct conn *c, const struct payload *pl);
+/* Copies what has arrived of a PUBLISH into pl->data and sets what COLLECT needs. 0 or −ENOMEM. */
+int payload_keep(struct payload *pl, const struct input *in, uint32_t head_bytes, uint32_t payload_bytes);
+/* What the socket says after a step of reading. */
+enum step {
+	STEP_AGAIN, /* there may be more */
+	STEP_POLL,  /* nothing more now */
+	STEP_STOP,  /* something else must happen first, or the connection has ended */
+};
+/* Moves the payload on; *ret_bytes were taken from the socket. */
+enum step payload_step(struct conn *c, uint32_t *ret_bytes);
+/* The connection ends inside it. Idempotent. */
+void payload_cut(struct conn *c);
+
+/* --- conn_publish.c --- */
+enum take conn_publish(struct conn *c, const struct input *in, uint32_t *ret_used);
+/* A collected PUBLISH is complete, its payload behind its head. rp: of a command, handed over; else NULL. */
+void conn_publish_whole(struct conn *c, const uint8_t *data, uint32_t bytes, struct reply *rp);
+/* A drained command's payload has passed. */
+void conn_command_whole(struct conn *c, struct reply *rp);
+void conn_free_aliases(struct conn *c); /* idempotent */
+/* Is what begins here, in the first bytes of the socket, a segment that is to be spliced? Then *ret_head_bytes. */
+bool conn_peek_is_large(const struct conn *c, const uint8_t *data, uint32_t bytes, uint32_t *ret_head_bytes);
+
+/* --- conn_connect.c --- */
+enum take conn_connect(struct conn *c, const struct input *in, uint32_t *ret_used);
+
+/* --- conn_packet.c --- */
+/* Any packet but CONNECT and PUBLISH, whole. */
+void conn_packet(struct conn *c, uint8_t type, const uint8_t *body, uint32_t body_bytes);
+
+/* --- conn_send.c --- */
+/* Appends to the output. False: closing, or out of memory (the connection then ends soon); nothing was appended. */
+bool conn_send(struct conn *c, const void *head, uint32_t head_bytes, const void *body, uint32_t body_bytes);
+/* PUBACK, PUBREC, PUBREL, PUBCOMP; with the reason string where it may be and fits. text NULL: none. */
+void conn_send_ack(struct conn *c, uint8_t type, uint16_t packet_id, uint8_t reason, const char *text);
+/* Starts sending what has been appended, unless something is in flight. */
+void conn_flush(struct conn *c);
+void conn_send_cancel(struct conn *c);
+bool conn_send_is_idle(const struct conn *c); /* nothing in flight */
+void conn_send_free(struct conn *c);          /* idle */
+
+#endif

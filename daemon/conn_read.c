@@ -1,0 +1,233 @@
+/*
+ * From the socket to packets.
+ *
+ * Ordinarily a receive buffer is taken, the stash (what was left over last time) put in front, the socket read into the rest,
+ * and every whole packet handled where it lies; payloads of small segments stay there, counted. What is left goes back into the
+ * stash, and the buffer to the pool as soon as nobody writes from it any more.
+ *
+ * After a large segment the next one is expected to be large, too: the socket is looked at without taking anything, and when a
+ * large segment's head is there, just that is read. Its payload is then spliced from its first byte and never copied. When it is
+ * anything else, or not enough to tell, the ordinary way takes it from the socket (left there, it would make the poll spin).
+ *
+ * A budget per turn lets other connections have theirs.
+ */
+#include "conn.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "reply.h"
+
+enum {
+	BUDGET_BYTES = 512 * 1024,
+	PEEK_BYTES = 1024,
+	UNSENT_HIGH = 1 << 20,
+	/* Memory that answers not yet given may take: with long ids and topics fewer of them are let in. */
+	REPLIES_BYTES_MAX = 4 << 20,
+};
+
+int conn_stash(struct conn *c, const uint8_t *data, uint32_t bytes)
+{
+	if (bytes == 0)
+		return 0;
+	c->stash = malloc(bytes);
+	if (!c->stash) {
+		c->failed = true;
+		return -ENOMEM;
+	}
+	memcpy(c->stash, data, bytes);
+	c->stash_bytes = bytes;
+	return 0;
+}
+
+void conn_count_received(struct conn *c, uint32_t bytes)
+{
+	STAT_ADD(c->rt, bytes_received, bytes);
+	c->active_ms = ring_now_ms(c->rt->ring);
+	c->window_bytes += bytes < UINT32_MAX - c->window_bytes ? bytes : UINT32_MAX - c->window_bytes;
+}
+
+/* Before each packet: may its answer be made? */
+static void check_room(struct conn *c)
+{
+	const struct conf *conf = c->rt->conf;
+	if (c->replies_count >= conf->mqtt.replies_max || c->replies_bytes >= REPLIES_BYTES_MAX)
+		conn_stop(c, STOP_REPLIES);
+	if (c->unsent > UNSENT_HIGH)
+		conn_stop(c, STOP_OUTPUT);
+}
+
+static enum take take_connect(struct conn *c, const struct input *in, uint8_t type, uint32_t packet_bytes,
+	uint32_t *ret_used)
+{
+	/* What is no CONNECT, or too long for one, gets no answer: it may not even be MQTT [MQTT-3.1.0-1]. */
+	if (type != MQTT_CONNECT || packet_bytes > c->rt->conf->mqtt.head_bytes_max) {
+		conn_end(c, 0, false);
+		return TAKE_LEFT;
+	}
+	return in->bytes < packet_bytes ? TAKE_MORE : conn_connect(c, in, ret_used);
+}
+
+/* The packet in front. */
+static enum take take_packet(struct conn *c, const struct input *in, uint32_t *ret_used)
+{
+	uint8_t type, flags;
+	uint32_t remaining, header_bytes;
+	int rc = mqtt_decode_fixed(in->data, in->bytes, &type, &flags, &remaining, &header_bytes);
+	if (rc == MQTT_MORE)
+		return TAKE_MORE;
+	if (rc < 0) {
+		conn_fail(c, (uint8_t)-rc);
+		return TAKE_LEFT;
+	}
+	const struct conf *conf = c->rt->conf;
+	uint32_t packet_bytes = header_bytes + remaining;
+	if (c->state == CONN_CONNECT)
+		return take_connect(c, in, type, packet_bytes, ret_used);
+	if (packet_bytes > conf->mqtt.packet_bytes_max ||
+		(type != MQTT_PUBLISH && packet_bytes > conf->mqtt.head_bytes_max)) {
+		conn_fail(c, MQTT_RC_PACKET_TOO_LARGE);
+		return TAKE_LEFT;
+	}
+	if (type == MQTT_PUBLISH)
+		return conn_publish(c, in, ret_used);
+	if (in->bytes < packet_bytes)
+		return TAKE_MORE;
+	*ret_used = packet_bytes;
+	conn_packet(c, type, in->data + header_bytes, remaining);
+	return c->state == CONN_OPEN ? TAKE_DONE : TAKE_LEFT;
+}
+
+/* Handles whole packets, and stashes what is left of the input. */
+static void take_packets(struct conn *c, const struct input *in)
+{
+	uint32_t at = 0;
+	for (;;) {
+		struct input rest = {in->buf, in->data + at, in->bytes - at};
+		uint32_t used = 0;
+		if (rest.bytes > 0)
+			check_room(c);
+		if (rest.bytes == 0 || !conn_is_reading(c) || c->payload) {
+			if (c->state != CONN_CLOSING)
+				conn_stash(c, rest.data, rest.bytes);
+			return;
+		}
+		enum take taken = take_packet(c, &rest, &used);
+		if (taken == TAKE_LEFT)
+			return;
+		if (taken == TAKE_MORE) {
+			conn_stash(c, rest.data, rest.bytes);
+			return;
+		}
+		at += used;
+	}
+}
+
+/* After a large segment: reads the head of the next one, and nothing else. False: it is not there, or not large. */
+static bool read_large_head(struct conn *c, uint32_t *ret_bytes)
+{
+	uint8_t head[PEEK_BYTES];
+	uint32_t head_bytes;
+	int n = sock_peek(c->fd, head, sizeof(head));
+	if (n <= 0 || !conn_peek_is_large(c, head, (uint32_t)n, &head_bytes))
+		return false;
+	n = sock_discard(c->fd, head_bytes);
+	if (n != (int)head_bytes) {
+		c->failed = true; /* it was there a moment ago */
+		return true;
+	}
+	conn_count_received(c, head_bytes);
+	*ret_bytes = head_bytes;
+	struct input in = {.data = head, .bytes = head_bytes};
+	take_packets(c, &in);
+	return true;
+}
+
+static void on_buffer(struct bufs_waiter *w)
+{
+	conn_go_on(owner_of(w, struct conn, buf_waiter), STOP_BUFFER);
+}
+
+static struct buf *take_buffer(struct conn *c)
+{
+	struct buf *b = bufs_take(c->rt->bufs);
+	if (!b) {
+		c->buf_waiter.wake = on_buffer;
+		conn_stop(c, STOP_BUFFER);
+		bufs_wait(c->rt->bufs, &c->buf_waiter);
+	}
+	return b;
+}
+
+static enum step receive(struct conn *c, uint32_t *ret_bytes)
+{
+	if (c->last_large && !c->stash && read_large_head(c, ret_bytes))
+		return STEP_AGAIN;
+	struct buf *b = take_buffer(c);
+	if (!b)
+		return STEP_STOP;
+	uint32_t stashed = c->stash_bytes;
+	if (stashed > 0)
+		memcpy(b->data, c->stash, stashed);
+	free(c->stash);
+	c->stash = NULL;
+	c->stash_bytes = 0;
+	/* A stash as large as the buffer holds whole packets, read before something made us stop. */
+	uint32_t room = b->bytes_max - stashed;
+	int n = room > 0 ? sock_recv(c->fd, b->data + stashed, room) : -EAGAIN;
+	bool is_end = n == 0 || (n < 0 && n != -EAGAIN);
+	uint32_t got = n > 0 ? (uint32_t)n : 0;
+	if (got > 0)
+		conn_count_received(c, got);
+	*ret_bytes = got;
+	struct input in = {b, b->data, stashed + got};
+	take_packets(c, &in);
+	ingest_flush(c->rt->uploads);
+	buf_unref(b);
+	if (is_end && conn_is_reading(c)) {
+		c->failed = true;
+		return STEP_STOP;
+	}
+	return got < room && !c->payload ? STEP_POLL : STEP_AGAIN;
+}
+
+static void on_readable(struct op *op)
+{
+	conn_run(owner_of(op, struct conn, op));
+}
+
+/* Waits for the socket; inside a packet with an eye on the clock. */
+static void wait_readable(struct conn *c)
+{
+	if (!c->payload && !c->stash) {
+		c->window_ms = 0;
+	} else if (c->window_ms == 0) {
+		c->window_ms = ring_now_ms(c->rt->ring);
+		c->window_bytes = 0;
+		conn_watch(c);
+	}
+	c->op.done = on_readable;
+	ring_poll_in(c->rt->ring, &c->op, c->fd);
+}
+
+void conn_read(struct conn *c)
+{
+	uint32_t done = 0;
+	if (!op_is_idle(&c->op))
+		return; /* nothing has come since it was armed */
+	while (conn_is_reading(c)) {
+		uint32_t bytes = 0;
+		enum step step = c->payload ? payload_step(c, &bytes) : receive(c, &bytes);
+		if (!conn_is_reading(c))
+			return;
+		if (step == STEP_POLL) {
+			wait_readable(c);
+			return;
+		}
+		done += bytes;
+		if (done >= BUDGET_BYTES) {
+			conn_run_later(c);
+			return;
+		}
+	}
+}

@@ -1,0 +1,157 @@
+/*
+ * Output of a connection: appended to chunks, sent one send at a time.
+ *
+ * What is appended during a turn leaves in one send at its end. While a send is in flight, the rest of its chunk and further
+ * chunks fill; the kernel looks only at the bytes that it was given. Chunks are freed when they are sent, so
+ * an idle connection has none.
+ *
+ * Output is bounded by who appends: the broker stops at 256 KiB, and reading (which is what makes answers) stops at 1 MiB.
+ */
+#include "conn.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	CHUNK_BYTES_MIN = 2048,
+	CHUNK_BYTES_USUAL_MAX = 64 * 1024,
+	/* While stopped for it, reading goes on when no more than this is unsent. */
+	UNSENT_LOW = 256 * 1024,
+	ACK_BYTES_MAX = 256,
+};
+
+struct chunk {
+	struct op op;
+	struct conn *conn;
+	struct chunk *next;
+	uint32_t sent, bytes, bytes_max;
+	uint8_t data[];
+};
+
+static void on_sent(struct op *op);
+
+static struct chunk *chunk_new(struct conn *c, uint32_t bytes_needed)
+{
+	uint32_t bytes_max = CHUNK_BYTES_MIN;
+	while (bytes_max < c->unsent && bytes_max < CHUNK_BYTES_USUAL_MAX)
+		bytes_max *= 2;
+	if (bytes_max < bytes_needed)
+		bytes_max = bytes_needed;
+	struct chunk *k = malloc(sizeof(*k) + bytes_max);
+	if (!k)
+		return NULL;
+	*k = (struct chunk){.op.done = on_sent, .conn = c, .bytes_max = bytes_max};
+	return k;
+}
+
+static struct chunk *last_chunk(const struct conn *c)
+{
+	return c->out ? owner_of(c->out_tail, struct chunk, next) : NULL;
+}
+
+static void append(struct chunk *k, const void *from, uint32_t bytes)
+{
+	if (bytes > 0)
+		memcpy(k->data + k->bytes, from, bytes);
+	k->bytes += bytes;
+}
+
+bool conn_send(struct conn *c, const void *head, uint32_t head_bytes, const void *body, uint32_t body_bytes)
+{
+	if (c->state != CONN_OPEN && c->state != CONN_CONNECT)
+		return false;
+	uint32_t bytes = head_bytes + body_bytes;
+	struct chunk *k = last_chunk(c);
+	if (!k || k->bytes_max - k->bytes < bytes) {
+		k = chunk_new(c, bytes);
+		if (!k) {
+			c->failed = true;
+			conn_run(c);
+			return false;
+		}
+		*c->out_tail = k;
+		c->out_tail = &k->next;
+	}
+	append(k, head, head_bytes);
+	append(k, body, body_bytes);
+	c->unsent += bytes;
+	conn_run(c);
+	return true;
+}
+
+void conn_send_ack(struct conn *c, uint8_t type, uint16_t packet_id, uint8_t reason, const char *text)
+{
+	uint8_t packet[ACK_BYTES_MAX];
+	struct mqtt_ack ack = {.packet_id = packet_id, .reason = reason};
+	if (text && c->version >= MQTT_V5 && !c->no_problem_info) {
+		ack.props.has = 1u << MQTT_P_REASON_STRING;
+		ack.props.reason_string = (struct mqtt_str){text, (uint32_t)strlen(text)};
+	}
+	size_t bytes = mqtt_encode_ack(packet, sizeof(packet), c->version, type, &ack);
+	/* A reason string that makes the packet larger than the client takes is left out [MQTT-3.4.2-2]. */
+	if (ack.props.has && (bytes == 0 || bytes > c->session->client_packet_max)) {
+		ack.props.has = 0;
+		bytes = mqtt_encode_ack(packet, sizeof(packet), c->version, type, &ack);
+	}
+	conn_send(c, packet, (uint32_t)bytes, NULL, 0);
+	bool is_final = type == MQTT_PUBACK || type == MQTT_PUBCOMP || (type == MQTT_PUBREC && reason >= 0x80);
+	/* A PUBCOMP may end an exchange that began on an earlier connection, whose count is gone. */
+	if (is_final && c->unacked > 0)
+		c->unacked--;
+}
+
+void conn_flush(struct conn *c)
+{
+	struct chunk *k = c->out;
+	if (!k || !op_is_idle(&k->op) || c->failed)
+		return;
+	ring_send(c->rt->ring, &k->op, c->fd, k->data + k->sent, k->bytes - k->sent);
+}
+
+static void on_sent(struct op *op)
+{
+	struct chunk *k = owner_of(op, struct chunk, op);
+	struct conn *c = k->conn;
+	conn_run(c);
+	if (op->res <= 0) {
+		c->failed = true;
+		return;
+	}
+	k->sent += (uint32_t)op->res;
+	c->unsent -= (uint32_t)op->res;
+	if (k->sent == k->bytes) {
+		c->out = k->next;
+		if (!c->out)
+			c->out_tail = &c->out;
+		free(k);
+	}
+	if (c->stops & STOP_OUTPUT)
+		c->active_ms = ring_now_ms(c->rt->ring);
+	if (c->unsent <= UNSENT_LOW) {
+		conn_go_on(c, STOP_OUTPUT);
+		if (c->session)
+			session_pump(c->session);
+	}
+}
+
+void conn_send_cancel(struct conn *c)
+{
+	if (c->out)
+		ring_cancel(c->rt->ring, &c->out->op);
+}
+
+bool conn_send_is_idle(const struct conn *c)
+{
+	return !c->out || op_is_idle(&c->out->op);
+}
+
+void conn_send_free(struct conn *c)
+{
+	while (c->out) {
+		struct chunk *next = c->out->next;
+		free(c->out);
+		c->out = next;
+	}
+	c->out_tail = &c->out;
+	c->unsent = 0;
+}
