@@ -1,11 +1,19 @@
 /*
  * A reactor: one thread with its ring, its listeners, connections, sessions and transfers, which no other thread touches.
+ *
+ * main.c fills the struct, recovery gives it transfers and journal, then its thread makes the rest:
+ *
+ *     reactor_run ── ring, buffers, broker ── (all ready) ── transfers resume ── turns … ── drained ── (all drained) ── freed
+ *
+ * A turn: completions and posts, timers, connections, journal. What the connections of a turn have asked to be recorded is one
+ * batch of the journal, and what is acknowledged together leaves together.
  */
 #ifndef SLUICE_REACTOR_H
 #define SLUICE_REACTOR_H
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include "conf.h"
 #include "timers.h"
@@ -18,6 +26,8 @@ struct journal;
 struct verify;
 struct store;
 struct conns;
+struct listener;
+struct reactors;
 
 /* Counters; written by the reactor's thread only, read by any (relaxed). */
 struct stats {
@@ -30,6 +40,8 @@ struct stats {
 	_Atomic uint64_t transfers_open, exported, aborted, expired, failed;
 	_Atomic uint64_t journal_batches, journal_records, journal_bytes;
 	_Atomic uint64_t hashed_bytes;
+	_Atomic uint64_t buffers, pipes;  /* in use, as of the last turn */
+	_Atomic uint64_t sessions, subscriptions, delivered, dropped; /* the broker's, likewise */
 };
 
 #define STAT_ADD(rt, field, n) atomic_fetch_add_explicit(&(rt)->stats.field, (n), memory_order_relaxed)
@@ -50,7 +62,25 @@ struct reactor {
 	struct reactor **peers;   /* all reactors, by index */
 	struct stats stats;
 	bool stopping;
+	/* reactor.c's */
+	struct reactors *all;
+	struct listener *listeners; /* as many as conf->listen_count, once they were handed over */
+	uint64_t stop_at_ms;        /* stopping: not later than this */
 };
+
+/* What the threads have in common. */
+struct reactors;
+
+/* Starts a thread for each; returns when all are ready to be given listeners, or none runs any more: −errno and one sentence
+ * with the cure. */
+int reactors_start(struct reactor **peers, uint32_t count, struct reactors **ret, char *ret_error, size_t error_max);
+/* Hands listening sockets over: fds[reactor × listen_count + address]. Connections are accepted from now on. */
+void reactors_listen(struct reactors *rs, const int *fds);
+/* Asks them to stop: connections get their outstanding answers, running exports end, both within mqtt.shutdown_timeout. */
+void reactors_stop(struct reactors *rs);
+/* Have all stopped? When the last one has, SIGUSR2 is sent to the thread that called reactors_start. */
+bool reactors_are_done(const struct reactors *rs);
+void reactors_free(struct reactors *rs); /* done; joins the threads */
 
 /* The reactor that owns a client id: XXH3(clientid) mod count. */
 uint32_t reactor_owner(const char *clientid, uint32_t clientid_bytes, uint32_t count);
