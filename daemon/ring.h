@@ -118,6 +118,7 @@ int sock_discard(int fd, uint32_t len);                /* drops up to len bytes 
 int sock_splice(int fd, int pipe_fd, uint32_t len);    /* socket → pipe */
 int sock_send(int fd, const void *buf, uint32_t len);
 void sock_shutdown(int fd);
+void sock_shutdown_send(int fd);                       /* our side only: the peer sees the end after our last byte */
 /* Address of the peer as text ("1.2.3.4:5678"). */
 void sock_peer_name(int fd, char *ret, size_t ret_max);
 /* Options of an accepted connection: TCP_NODELAY. */

@@ -60,6 +60,11 @@ void sock_shutdown(int fd)
 	(void)shutdown(fd, SHUT_RDWR);
 }
 
+void sock_shutdown_send(int fd)
+{
+	(void)shutdown(fd, SHUT_WR);
+}
+
 static void name_of(const struct sockaddr_storage *ss, char *ret, size_t ret_max)
 {
 	char host[INET6_ADDRSTRLEN] = "?";
