@@ -269,6 +269,7 @@ static void fail_waiters(struct journal *j)
 	waiters_move(&all, &j->writing.written);
 	waiters_move(&all, &j->filling.synced);
 	waiters_move(&all, &j->filling.written);
+	batch_reset(&j->filling); /* nobody will write it: a journal that is broken is at rest */
 	waiters_call(all, j->error);
 }
 
@@ -405,7 +406,9 @@ static void on_rotated(struct op *op)
 
 bool journal_is_idle(const struct journal *j)
 {
-	return j->state == J_IDLE && op_is_idle(&j->sync_op) && !j->sync_wanted && batch_is_empty(&j->filling);
+	/* After an error also the batch that was being written has waiters, until journal_flush calls them. */
+	return j->state == J_IDLE && op_is_idle(&j->sync_op) && !j->sync_wanted &&
+		!j->writing.written && !j->writing.synced && batch_is_empty(&j->filling);
 }
 
 int journal_error(const struct journal *j)
