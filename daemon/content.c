@@ -95,6 +95,7 @@ void transfer_uncover(struct transfer *t, uint64_t from, uint64_t to)
 	}
 	journal_append(t->u->rt->journal, &r);
 	t->content_gen++;
+	t->hash_stalled = false;
 	frontier_rewind(t, from);
 	if (t->mids_count > from / MIDSTATE_BYTES)
 		t->mids_count = (uint32_t)(from / MIDSTATE_BYTES);
@@ -128,7 +129,7 @@ void transfer_hash_step(struct transfer *t)
 		end = t->fins->size;
 		step = 1;
 	}
-	if (t->hashing || t->gone || end < t->frontier + step || t->state > TRANSFER_VERIFYING)
+	if (t->hashing || t->gone || (t->hash_stalled && t->state != TRANSFER_VERIFYING) || end < t->frontier + step || t->state > TRANSFER_VERIFYING)
 		return;
 	uint64_t boundary = (t->frontier / MIDSTATE_BYTES + 1) * MIDSTATE_BYTES;
 	if (end > t->frontier + HASH_JOB_BYTES_MAX)
@@ -179,6 +180,7 @@ static void on_hashed(struct op *op)
 	if (op->res < 0 && !t->gone) {
 		log_error("reading back failed", LS("clientid", t->clientid, t->clientid_bytes),
 			LS("fileid", t->fileid, t->fileid_bytes), LE("error", op->res), NULL);
+		t->hash_stalled = true;
 		transfer_on_hash_failed(t, op->res);
 	} else if (!t->gone && t->hash_gen == t->content_gen) {
 		STAT_ADD(t->u->rt, hashed_bytes, t->hash_to - t->frontier);

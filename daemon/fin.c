@@ -122,6 +122,7 @@ void fin_begin(struct transfer *t)
 	memcpy(r.digest, f->checksum, 32);
 	journal_append(t->u->rt->journal, &r);
 	t->fin_recorded = true;
+	t->hash_stalled = false;
 	t->state = TRANSFER_VERIFYING;
 }
 
@@ -150,6 +151,9 @@ void fin_compare(struct transfer *t)
 		fins_fall_back(t);
 		return;
 	}
+	/* What lies beyond the size will be cut off: if publishing fails after that, it is missing, not zeros. */
+	if (cover_overlaps(&t->cover, f->size, UINT64_MAX))
+		transfer_uncover(t, f->size, UINT64_MAX);
 	t->exported.size = f->size;
 	memcpy(t->exported.digest, digest, 32);
 	t->state = TRANSFER_PUBLISHING; /* transfer_step starts the export */

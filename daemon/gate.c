@@ -9,7 +9,9 @@ static bool gate_is_shut(const struct transfer *t)
 	const struct conf *conf = t->u->conf;
 	if (t->state == TRANSFER_VERIFYING || t->state == TRANSFER_PUBLISHING || t->fins || t->aborts)
 		return true;
-	if (t->state == TRANSFER_EXPORTED || t->backlog < conf->verify.step_bytes)
+	if (transfer_is_held_up(t))
+		return true;
+	if (t->state == TRANSFER_EXPORTED || t->hash_stalled || t->backlog < conf->verify.step_bytes)
 		return false;
 	return t->backlog > conf->transfer.backlog_bytes_max ||
 		atomic_load(&t->u->store->backlog_bytes) > conf->transfer.backlog_total_max;

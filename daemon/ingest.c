@@ -29,7 +29,7 @@
 #include "mqtt.h"
 #include "segment.h"
 
-enum { GROUP_MAX = 64 };
+enum { GROUP_MAX = 64, EXPORT_FDS_MAX = 16, LOCKED_MAX = 16 };
 
 struct group {
 	struct op op;
@@ -103,6 +103,14 @@ static void set_state(struct seg *s, enum seg_state state)
 	s->state = state;
 }
 
+static void step_next_generation(struct transfer *t)
+{
+	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes};
+	struct transfer *head = transfer_find(t->u, &id);
+	if (head && head != t)
+		transfer_step(head);
+}
+
 /* Frees the segment; whoever waited for its range goes on. */
 static void seg_free(struct seg *s)
 {
@@ -115,6 +123,8 @@ static void seg_free(struct seg *s)
 	free(s);
 	if (!t->gone || t->segs)
 		transfer_step(t);
+	else if (t->state == TRANSFER_EXPORTED)
+		step_next_generation(t); /* it waited for us */
 	transfer_unpin(t);
 }
 
@@ -358,7 +368,8 @@ static void checked_against_export(struct seg *s)
 
 static void checked_against_staging(struct seg *s)
 {
-	if (s->job.compares && !s->job.differs) {
+	/* Compared equal; unless the range was taken out meanwhile together with a neighbour's. */
+	if (s->job.compares && !s->job.differs && cover_has(&s->t->cover, s->off, seg_end(s))) {
 		seg_settle_unchanged(s);
 		return;
 	}
@@ -430,28 +441,45 @@ static void check_submit(struct seg *s)
 	verify_submit(s->u->rt->verify, &s->job);
 }
 
-/* Compares with the exported file; a local open, served from the directory cache. */
-static void check_against_export(struct seg *s)
+/* Each comparison holds a descriptor: more than a few at once wait for one of them to end. */
+static bool fd_is_short(const struct seg *s)
+{
+	uint32_t open = 0;
+	for (const struct seg *e = s->t->segs; e != s; e = e->next)
+		open += e->export_fd >= 0;
+	return open >= EXPORT_FDS_MAX;
+}
+
+/* Compares with the exported file; a local open, served from the directory cache. False: later. */
+static bool check_against_export(struct seg *s)
 {
 	struct transfer *t = s->t;
 	struct sys_stat st;
+	if (fd_is_short(s))
+		return false;
 	s->is_against_export = true;
 	s->job.compares = false;
 	s->job.differs = true;
 	int fd = sys_openat(s->u->store->export_fd, t->exported.path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+	if (fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM) {
+		set_state(s, SEG_CHECKING);
+		seg_fail_errno(s, fd); /* whether the file is there is not known */
+		return true;
+	}
 	bool same_file = fd >= 0 && sys_fstat(fd, &st) == 0 && st.is_regular && st.size == t->exported.size;
 	s->export_fd = fd;
 	if (same_file && seg_end(s) <= t->exported.size) {
 		s->job.compares = true;
 		s->job.with = (struct verify_range){.fd = fd, .off = s->off};
 		check_submit(s);
-	} else if (!same_file && s->reply->dup) {
+	} else if (!same_file && s->reply->dup && !s->has_checksum) {
 		set_state(s, SEG_CHECKING);
 		seg_settle_unchanged(s); /* can't be compared, but says of itself that it is a repetition */
 	} else {
 		set_state(s, SEG_CHECKING);
 		seg_to_next_generation(s);
 	}
+	return true;
 }
 
 /* Whole in memory or in its file: what has to be looked at before it counts? False: the staging file is not open. */
@@ -459,10 +487,8 @@ static bool seg_check(struct seg *s)
 {
 	struct transfer *t = s->t;
 	s->is_against_export = false;
-	if (t->state == TRANSFER_EXPORTED) {
-		check_against_export(s);
-		return true;
-	}
+	if (t->state == TRANSFER_EXPORTED)
+		return check_against_export(s);
 	s->job.compares = cover_overlaps(&t->cover, s->off, seg_end(s));
 	bool in_staging = s->stream && stream_scratch_fd(s) < 0;
 	bool wants_sum = s->has_checksum && !s->checked;
@@ -589,10 +615,18 @@ void ingest_step(struct transfer *t)
 		/* Starting one may change the list: look from the beginning each time. */
 		bool again = true;
 		while (again && t->segs_queued && !t->gone) {
+			uint32_t locked = 0;
 			again = false;
 			for (struct seg *s = t->segs; s; s = s->next) {
-				if (s->state != SEG_QUEUED || is_locked(t, s))
+				if (s->state != SEG_QUEUED)
 					continue;
+				/* Behind so many that wait none is looked for, or a flood of overlapping ones would cost
+				 * the square of their number. */
+				if (is_locked(t, s)) {
+					if (++locked == LOCKED_MAX)
+						break;
+					continue;
+				}
 				again = (!t->seeding || t->staging_state == STAGING_NONE) && seg_start(t, s);
 				break;
 			}

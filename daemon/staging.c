@@ -135,6 +135,8 @@ void staging_put(struct transfer *t)
 	assert(t->fd_users > 0);
 	if (--t->fd_users > 0)
 		return;
+	if (t->staging_state == STAGING_OPENING)
+		return; /* an operation on it is in flight: opened() goes on */
 	if (t->staging_state == STAGING_NONE)
 		fd_close(t);
 	else if (t->gone)
@@ -158,7 +160,11 @@ static void opened(struct transfer *t, int err)
 		else if (t->fd_users == 0)
 			lru_push(t);
 		transfer_step(t);
+		if (err && !t->gone)
+			transfer_wake_gates(t); /* one may wait for a hash that can't be made now */
 		if (t->staging_state == STAGING_FAILED) { /* told; the next one who wants the file tries anew */
+			if (t->seeding && t->fd >= 0 && t->fd_users == 0)
+				staging_close(t); /* so that it is opened, and seeded, again */
 			t->staging_state = t->fd >= 0 ? STAGING_OPEN : STAGING_NONE;
 			if (t->fd >= 0 && t->fd_users == 0 && !t->lru_pprev && !t->gone)
 				lru_push(t);
@@ -250,6 +256,8 @@ static void on_allocated(struct op *op)
 		uint64_t end = 0;
 		for (uint64_t at = 0; cover_next(&t->cover, at, &e); at = e.to)
 			end = e.to;
+		if (t->segs && t->segs_end > end)
+			end = t->segs_end; /* bytes of segments under way */
 		t->staging_err = op->res;
 		t->file_op.done = on_truncated;
 		ring_ftruncate(t->u->rt->ring, &t->file_op, t->fd, end);

@@ -359,6 +359,12 @@ static struct side *filling_side(struct stream *st, enum ingest_pull *ret)
 	if (!side->pipe) {
 		/* None left: one of our own coming back wakes us, or anybody's. With no descriptor left at all it is the same: one that
 		 * exists will come back. */
+		if (err != -EAGAIN && pipes_used(st->seg->u->rt->bufs) == 0) {
+			fail(st, err);
+			st->resume(st->arg); /* the next pull throws the payload away */
+			*ret = INGEST_WAIT;
+			return NULL;
+		}
 		if (!side_in(st, SIDE_DRAINING))
 			pipes_wait(st->seg->u->rt->bufs, &st->pipe_waiter);
 		*ret = wait(st);

@@ -295,7 +295,8 @@ static void on_ttl(struct timer *timer)
 {
 	struct transfer *t = container_of(timer, struct transfer, ttl);
 	uint64_t now = ring_now_ms(t->u->rt->ring), due = t->active_ms + ttl_ms(t);
-	bool is_busy = t->pins || t->segs || t->fins || t->aborts || t->inits;
+	bool is_busy = t->pins || t->segs || t->fins || t->aborts || t->inits ||
+		transfer_is_held_up(t);
 	if (now < due || is_busy) {
 		timers_arm(&t->u->rt->timers, &t->ttl, is_busy && due <= now ? now + 1000 : due);
 		return;

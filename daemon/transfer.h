@@ -121,6 +121,7 @@ struct transfer {
 	uint64_t contiguous;     /* end of the covered run from 0 */
 	uint64_t backlog;        /* of the daemon's total: contiguous − frontier as last accounted */
 	bool hashing;
+	bool hash_stalled;       /* reading back failed: tried again at the next fin, not before */
 	uint32_t content_gen;    /* counts uncovers: a hash that ran over an older one is dropped */
 	uint32_t hash_gen;
 	uint64_t hash_to;
@@ -265,6 +266,13 @@ void ingest_step(struct transfer *t);
 static inline bool transfer_has_segs(const struct transfer *t)
 {
 	return t->segs != NULL;
+}
+
+/* Segments that came before this generation was begun are still being compared with the previous one's export; some may yet come
+ * over. Until then nothing new is taken, and no fin is looked at. */
+static inline bool transfer_is_held_up(const struct transfer *t)
+{
+	return t->previous && t->previous->segs;
 }
 
 /* --- export.c --- */

@@ -187,6 +187,7 @@ static void init_accept(struct transfer *t, struct meta *m, struct reply *rp)
 		journal_append(u->rt->journal, &r);
 	}
 	transfer_touch(t);
+	transfer_arm(t); /* segments_ttl may be shorter than what the timer was armed for */
 	if (m->has_size && m->size > 0 && u->conf->transfer.prealloc == CONF_RESERVE)
 		init_wait_staging(t, rp);
 	else
@@ -209,6 +210,7 @@ static void init_again(struct transfer *t, struct meta *m, struct reply *rp)
 		int err = 0;
 		struct transfer *next = transfer_next_generation(t, &err);
 		if (next) {
+			next->own_meta = true;
 			init_accept(next, m, rp);
 			transfer_step(t); /* segments that waited there move on */
 			return;
@@ -289,7 +291,7 @@ static void inits_step(struct transfer *t)
 		}
 	}
 	/* Refused at init: as if it had never been, unless segments came before it. */
-	if (err && t->cover.bytes == 0 && !t->segs && !t->fins && !t->aborts)
+	if (err && !transfer_is_held_up(t) && t->cover.bytes == 0 && !t->segs && !t->fins && !t->aborts)
 		transfer_drop(t, RECORD_FORGET);
 }
 
@@ -368,6 +370,20 @@ void upload_status(struct uploads *u, const struct upload_id *id, struct reply *
 	reply_after_journal(u, rp, &o, JOURNAL_WRITTEN);
 }
 
+/* A fin came before anything opened the file, so what the previous generation acknowledged is not taken over yet. */
+static void seed_for_fin(struct transfer *t)
+{
+	struct outcome o;
+	if (t->staging_state != STAGING_FAILED) {
+		if (staging_get(t))
+			staging_put(t);
+		return; /* opens and seeds; transfer_step follows */
+	}
+	outcome_storage(&o, t->staging_err);
+	while (t->fins)
+		fin_fail(t, &o);
+}
+
 /* --- the switch ------------------------------------------------------------------------------- */
 
 void transfer_step(struct transfer *t)
@@ -382,11 +398,14 @@ void transfer_step(struct transfer *t)
 		struct fin *fin = t->fins;
 		switch (t->state) {
 		case TRANSFER_OPEN:
-			if (t->gone || t->segs || t->inits)
+			if (t->gone || t->segs || t->inits || transfer_is_held_up(t) ||
+				(t->seeding && t->staging_state == STAGING_OPENING))
 				break;
 			if (t->aborts) {
 				abort_now(t);
-			} else if (t->fins && !t->seeding) {
+			} else if (t->fins && t->seeding) {
+				seed_for_fin(t);
+			} else if (t->fins) {
 				fin_begin(t);
 				if (!t->gone && t->state == TRANSFER_OPEN && t->fins != fin)
 					before = TRANSFER_VERIFYING; /* the next fin has its turn */
