@@ -407,7 +407,12 @@ static void conn_step(struct conn *c)
 		close_step(c);
 }
 
-bool conns_run(struct conns *cs)
+bool conns_are_noted(const struct conns *cs)
+{
+	return cs->now || cs->later;
+}
+
+void conns_run(struct conns *cs)
 {
 	if (cs->later) {
 		cs->later->run_pprev = cs->now_tail;
@@ -421,7 +426,6 @@ bool conns_run(struct conns *cs)
 		run_unlink(c);
 		conn_step(c);
 	}
-	return cs->later != NULL;
 }
 
 void conns_drain(struct conns *cs)

@@ -109,8 +109,10 @@ struct conns {
 
 int conns_new(struct reactor *rt, struct conns **ret);
 void conns_free(struct conns *cs); /* empty; NULL is fine */
-/* Steps all that were noted. Returns whether more is to be done at once. */
-bool conns_run(struct conns *cs);
+/* Steps all that were noted. */
+void conns_run(struct conns *cs);
+/* Is one of them noted: is more to be done at once? */
+bool conns_are_noted(const struct conns *cs);
 /* The daemon ends: connections without outstanding answers are closed now, the others when they have got them. */
 void conns_drain(struct conns *cs);
 /* The time for that is over. */
