@@ -88,7 +88,7 @@ struct conn {
 	struct alias *aliases;              /* topic_alias_max of them, or NULL */
 	struct chunk *out, **out_tail;      /* output; the first one may be in flight */
 	uint32_t unsent;
-	uint32_t unacked;                   /* QoS 1 and 2 PUBLISHes without a final answer, for Receive Maximum */
+	uint32_t unacked;                   /* QoS 2 PUBLISHes whose exchange is not over, for Receive Maximum */
 	struct reply *replies, **replies_tail, *detached;
 	uint32_t replies_count, replies_bytes;
 	uint64_t active_ms;                 /* last byte received; while STOP_OUTPUT, last byte sent */

@@ -299,11 +299,13 @@ static enum take take_arrival(struct conn *c, struct arrival *a, uint32_t *ret_u
 		(uint32_t)a->cmd.fileid_bytes};
 	if (is_repeated(c, &a->p, &pl.end))
 		return begin(c, a, &pl, ret_used);
-	if (c->version >= MQTT_V5 && a->p.qos > 0 && c->unacked >= c->rt->conf->mqtt.receive_max)
-		return fail(c, MQTT_RC_RECEIVE_MAX_EXCEEDED); /* [MQTT-3.3.4-7] */
+	/* Only QoS 2 is held to Receive Maximum [MQTT-3.3.4-7]: clients in use queue all their QoS 1 segments at once, whatever they
+	 * were told, and these we bound ourselves, by not reading on. */
+	if (c->version >= MQTT_V5 && a->p.qos == 2 && c->unacked >= c->rt->conf->mqtt.receive_max)
+		return fail(c, MQTT_RC_RECEIVE_MAX_EXCEEDED);
 	if (a->cmd.verb == FILECMD_SEGMENT && !segment_is_due(c, a))
 		return TAKE_MORE;
-	c->unacked += a->p.qos > 0;
+	c->unacked += a->p.qos == 2;
 	STAT_ADD(c->rt, publishes, 1);
 	return a->cmd.verb == FILECMD_NONE ? take_ordinary(c, a, ret_used) : take_command(c, a, ret_used);
 }

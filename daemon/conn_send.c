@@ -94,7 +94,7 @@ void conn_send_ack(struct conn *c, uint8_t type, uint16_t packet_id, uint8_t rea
 		bytes = mqtt_encode_ack(packet, sizeof(packet), c->version, type, &ack);
 	}
 	conn_send(c, packet, (uint32_t)bytes, NULL, 0);
-	bool is_final = type == MQTT_PUBACK || type == MQTT_PUBCOMP || (type == MQTT_PUBREC && reason >= 0x80);
+	bool is_final = type == MQTT_PUBCOMP || (type == MQTT_PUBREC && reason >= 0x80);
 	/* A PUBCOMP may end an exchange that began on an earlier connection, whose count is gone. */
 	if (is_final && c->unacked > 0)
 		c->unacked--;

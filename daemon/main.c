@@ -158,7 +158,7 @@ static int start(struct server *s)
 static void announce(struct server *s)
 {
 	if (s->descriptors < s->conf.mqtt.connections_max)
-		log_warn("fewer file descriptors than mqtt.connections_max: raise LimitNOFILE= in the unit, or ulimit -n",
+		log_warn("fewer file descriptors than mqtt.connections_max: raise LimitNOFILE in the unit, or ulimit -n",
 			LU("descriptors", s->descriptors), LU("connections_max", s->conf.mqtt.connections_max), NULL);
 	reactors_listen(s->reactors, s->fds);
 	free(s->fds);
