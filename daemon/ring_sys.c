@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -309,6 +310,13 @@ int sys_renameat2(int from_dir, const char *from, int to_dir, const char *to, ui
 int sys_unlinkat(int dir_fd, const char *path, int flags)
 {
 	return (int)result(unlinkat(dir_fd, path, flags));
+}
+
+int sys_lock_dir(int fd)
+{
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return 0;
+	return errno == EWOULDBLOCK ? -EAGAIN : -errno;
 }
 
 int sys_lock(int fd)

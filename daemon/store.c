@@ -29,25 +29,14 @@ static int open_dir(const char *path, uint32_t mode, int *ret_fd, char *ret_erro
 	return 0;
 }
 
-static int lock_file(int dir_fd, const char *dir, const char *name, int *ret_fd, char *ret_error,
-	size_t error_max)
+static int lock_dir(int fd, const char *dir, char *ret_error, size_t error_max)
 {
-	int fd = sys_openat(dir_fd, name, O_RDWR | O_CREAT, 0600);
-	if (fd < 0) {
-		snprintf(ret_error, error_max, "%s/%s can't be written: %s: give this user the right to write there",
-			dir, name, strerror(-fd));
-		return fd;
-	}
-	int err = sys_lock(fd);
-	if (err) {
+	int err = sys_lock_dir(fd);
+	if (err)
 		snprintf(ret_error, error_max, err == -EAGAIN ?
 			"another sluiced uses the directory %s: stop it, or give this one another directory" :
 			"the directory %s can't be locked: its file system has no locks", dir);
-		sys_close(fd);
-		return err;
-	}
-	*ret_fd = fd;
-	return 0;
+	return err;
 }
 
 static int find_group(const char *name, uint32_t *ret, char *ret_error, size_t error_max)
@@ -81,7 +70,7 @@ static int open_all(struct store *s, char *ret_error, size_t error_max)
 	char path[PATH_MAX];
 	int err = open_dir(conf->data, 0750, &s->data_fd, ret_error, error_max);
 	if (!err)
-		err = lock_file(s->data_fd, conf->data, "lock", &s->lock_fd, ret_error, error_max);
+		err = lock_dir(s->data_fd, conf->data, ret_error, error_max);
 	snprintf(path, sizeof(path), "%s/staging", conf->data);
 	if (!err)
 		err = open_dir(path, 0700, &s->staging_fd, ret_error, error_max);
@@ -91,8 +80,7 @@ static int open_all(struct store *s, char *ret_error, size_t error_max)
 	if (!err)
 		err = open_dir(s->export_path, conf->export.dir_mode, &s->export_fd, ret_error, error_max);
 	if (!err)
-		err = lock_file(s->export_fd, s->export_path, ".sluice-lock", &s->export_lock_fd, ret_error,
-			error_max);
+		err = lock_dir(s->export_fd, s->export_path, ret_error, error_max);
 	if (!err)
 		err = same_file_system(s, ret_error, error_max);
 	if (!err && conf->export.group)
@@ -107,7 +95,7 @@ int store_open(const struct conf *conf, struct store **ret, char *ret_error, siz
 	if (!s)
 		return -ENOMEM;
 	s->conf = conf;
-	s->data_fd = s->staging_fd = s->journal_fd = s->export_fd = s->lock_fd = s->export_lock_fd = -1;
+	s->data_fd = s->staging_fd = s->journal_fd = s->export_fd = -1;
 	s->epoch = 1;
 	s->group = UINT32_MAX;
 	atomic_store(&s->next_tid, 1);
@@ -128,8 +116,7 @@ void store_close(struct store *s)
 {
 	if (!s)
 		return;
-	const int fds[] = {s->data_fd, s->staging_fd, s->journal_fd, s->export_fd, s->lock_fd,
-		s->export_lock_fd};
+	const int fds[] = {s->data_fd, s->staging_fd, s->journal_fd, s->export_fd};
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
 		if (fds[i] >= 0)
 			sys_close(fds[i]);

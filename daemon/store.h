@@ -1,7 +1,8 @@
 /*
  * The data directory: <data>/staging, <data>/journal and the export root, opened and locked once; and the space in it.
  *
- * One daemon per directory: an OFD lock on <data>/lock and on the export root's .sluice-lock, held until the process ends.
+ * One daemon per directory: both directories are locked themselves (flock), so no lock file lies among the exports; held
+ * until the process ends.
  */
 #ifndef SLUICE_STORE_H
 #define SLUICE_STORE_H
@@ -13,7 +14,7 @@
 
 struct store {
 	const struct conf *conf;
-	int data_fd, staging_fd, journal_fd, export_fd, lock_fd, export_lock_fd;
+	int data_fd, staging_fd, journal_fd, export_fd;
 	char *export_path;
 	uint64_t epoch;                     /* 1 on one machine: the lock is the fence */
 	uint32_t group;                     /* of exported files; UINT32_MAX: unchanged */
