@@ -507,17 +507,16 @@ Test(journal_small, what_recovery_reads_is_a_state_that_was)
 	cr_expect_geq(rc.best.file_seq, FIRST_SEQ + 10);
 }
 
-/* Fills the file up, so that the next flush of any record rotates, and no earlier. */
-static void fill_file(void)
+/* Fills the file up until room is left for so many more small records. */
+static void fill_file(uint32_t left)
 {
 	struct record meta = {.type = RECORD_META, .tid = 98, .text = "0123456789", .text_bytes = 10};
 	struct recovery rc = recover();
-	while (rc.best.file_bytes - rc.best.used_bytes >= record_size(&meta)) {
+	while (rc.best.file_bytes - rc.best.used_bytes >= (left + 1) * record_size(&meta)) {
 		journal_append(j, &meta);
 		settle();
 		rc = recover();
 	}
-	cr_assert_eq(rc.best.file_seq, FIRST_SEQ);
 	cr_assert_gt(rc.best.records, 10);
 }
 
@@ -525,7 +524,7 @@ Test(journal_small, rotation_drops_the_batch_and_keeps_its_waiters)
 {
 	struct waiter written = {0}, synced = {0}, late = {0}, late_synced = {0};
 	struct record open = {.type = RECORD_OPEN, .tid = 6};
-	fill_file();
+	fill_file(0);
 	uint64_t batches = rt.stats.journal_batches;
 	apply(&state, &open);
 	journal_append(j, &open);
@@ -554,6 +553,48 @@ Test(journal_small, rotation_drops_the_batch_and_keeps_its_waiters)
 	cr_expect_eq(recover().best.records, 2);
 	cr_expect_eq(recover().best.state.units[6], 0x238);
 	cr_expect_eq(recover().files, 1);
+}
+
+/* A sync works on the old file: it ends before the file may be closed, or is left to the new one. */
+Test(journal_small, no_sync_beside_a_rotation)
+{
+	struct waiter synced[3] = {0};
+	state.open[0] = true;
+	struct record open = {.type = RECORD_OPEN, .tid = 0};
+	journal_append(j, &open);
+	fill_file(2);
+	append_extent(0, 1, 2);
+	wait_for(&synced[0], JOURNAL_SYNCED);
+	journal_flush(j);
+	while (ring_busy_count(w.ring) > 0)
+		ring_turn(w.ring, 100);
+	journal_flush(j);
+	cr_expect_eq(ring_busy_count(w.ring), 1, "the sync");
+	append_extent(0, 11, 12);
+	append_extent(0, 14, 15);
+	journal_flush(j);
+	cr_expect_eq(ring_busy_count(w.ring), 1, "no rotation beside it");
+	settle();
+	cr_expect_eq(synced[0].done_count, 1);
+	cr_expect_eq(recover().best.file_seq, FIRST_SEQ + 1);
+	/* Now the sync is due, but has not begun. */
+	fill_file(2);
+	append_extent(0, 21, 22);
+	wait_for(&synced[1], JOURNAL_SYNCED);
+	journal_flush(j);
+	while (ring_busy_count(w.ring) > 0)
+		ring_turn(w.ring, 100);
+	append_extent(0, 31, 32);
+	append_extent(0, 34, 35);
+	wait_for(&synced[2], JOURNAL_SYNCED);
+	journal_flush(j);
+	cr_expect_eq(ring_busy_count(w.ring), 1, "the rotation alone");
+	cr_expect_eq(synced[1].done_count, 0);
+	settle();
+	cr_expect_eq(synced[1].done_count, 1);
+	cr_expect_eq(synced[2].done_count, 1);
+	cr_expect_eq(synced[1].err, 0);
+	cr_expect_eq(recover().best.file_seq, FIRST_SEQ + 2);
 }
 
 /* --- failures --------------------------------------------------------------------------------- */
@@ -704,7 +745,7 @@ Test(journal_small, a_directory_that_has_gone)
 	state.open[0] = true;
 	struct record open = {.type = RECORD_OPEN, .tid = 0};
 	journal_append(j, &open);
-	fill_file();
+	fill_file(0);
 	journal_file_name(REACTOR, FIRST_SEQ, name);
 	cr_assert_eq(unlinkat(w.dir_fd, name, 0), 0);
 	cr_assert_eq(rmdir(w.dir), 0);
@@ -717,7 +758,7 @@ Test(journal_small, no_room_for_the_next_file)
 	state.open[0] = true;
 	struct record open = {.type = RECORD_OPEN, .tid = 0};
 	journal_append(j, &open);
-	fill_file();
+	fill_file(0);
 	signal(SIGXFSZ, SIG_IGN);
 	struct rlimit limit;
 	getrlimit(RLIMIT_FSIZE, &limit);
