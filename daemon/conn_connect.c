@@ -46,8 +46,8 @@ static uint8_t v3_code(uint8_t reason)
 static enum take refuse(struct conn *c, uint8_t version, uint8_t reason)
 {
 	uint8_t packet[16];
-	/* A version that nobody knows is told so in the form of 3.1.1 [MQTT-3.1.2-2 of 3.1.1]. */
-	uint8_t form = version == MQTT_V5 ? MQTT_V5 : MQTT_V311;
+	/* A later version that nobody knows is told so in the form of 5.0 [MQTT-3.1.2-2], an earlier one in that of 3.1.1. */
+	uint8_t form = version >= MQTT_V5 ? MQTT_V5 : MQTT_V311;
 	struct mqtt_connack ack = {.code = form == MQTT_V5 ? reason : v3_code(reason)};
 	if (ack.code != 0) {
 		size_t bytes = mqtt_encode_connack(packet, sizeof(packet), form, &ack);
