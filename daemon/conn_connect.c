@@ -138,9 +138,11 @@ static void fill_props(const struct conn *c, const struct mqtt_connect *cn, bool
 {
 	const struct conf *conf = c->rt->conf;
 	const struct session *s = c->session;
-	p->has = 1u << MQTT_P_RECEIVE_MAX | 1u << MQTT_P_RETAIN_AVAILABLE | 1u << MQTT_P_MAXIMUM_PACKET_SIZE |
-		1u << MQTT_P_SHARED_AVAILABLE;
+	p->has = 1u << MQTT_P_RECEIVE_MAX | 1u << MQTT_P_RETAIN_AVAILABLE | 1u << MQTT_P_SHARED_AVAILABLE;
 	p->receive_max = (uint16_t)(conf->mqtt.receive_max < UINT16_MAX ? conf->mqtt.receive_max : UINT16_MAX);
+	/* The protocol's own limit goes without saying; Paho refuses to read it. */
+	if (conf->mqtt.packet_bytes_max < MQTT_REMAINING_MAX)
+		p->has |= 1u << MQTT_P_MAXIMUM_PACKET_SIZE;
 	p->maximum_packet_size = conf->mqtt.packet_bytes_max;
 	if (expiry_told)
 		p->has |= 1u << MQTT_P_SESSION_EXPIRY;

@@ -632,6 +632,8 @@ void ingest_step(struct transfer *t)
 			}
 		}
 	}
+	if (t->gone) /* one of them has just begun the next generation */
+		move_on(t);
 	t->stepping = false;
 	transfer_unpin(t);
 }

@@ -26,6 +26,7 @@
 enum {
 	REACTORS_MAX = 64,
 	ADDRESS_MAX = 80,
+	PROBE_MS = 2000,
 	/* Descriptors that one reactor needs before the first connection: ring, event, listeners, journal. */
 	DESCRIPTORS_FIXED = 32, DESCRIPTORS_PER_REACTOR = 24,
 };
@@ -82,6 +83,18 @@ static int fail_listen(struct server *s, const char *address, int err)
 	return err;
 }
 
+/* The kernel lets go of a killed daemon's socket only after its operations in flight have ended. */
+static int probe_address(const char *address, int *ret_fd, char ret_name[ADDRESS_MAX])
+{
+	uint64_t began_ms = sys_mono_ms();
+	int err = sys_listen(address, false, ret_fd, ret_name, ADDRESS_MAX);
+	while (err == -EADDRINUSE && sys_mono_ms() - began_ms < PROBE_MS) {
+		sys_sleep_ms(10);
+		err = sys_listen(address, false, ret_fd, ret_name, ADDRESS_MAX);
+	}
+	return err;
+}
+
 /* With SO_REUSEPORT a second daemon would silently share the port, so each address is tried without it first. A port 0 becomes
  * the one that the kernel chose. */
 static int probe_addresses(struct server *s)
@@ -89,7 +102,7 @@ static int probe_addresses(struct server *s)
 	int fds[CONF_LISTEN_MAX], err = 0;
 	uint32_t open = 0;
 	for (; open < s->conf.listen_count; open++) {
-		err = sys_listen(s->conf.listen[open], false, &fds[open], s->names[open], ADDRESS_MAX);
+		err = probe_address(s->conf.listen[open], &fds[open], s->names[open]);
 		if (err) {
 			fail_listen(s, s->conf.listen[open], err);
 			break;

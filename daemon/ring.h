@@ -169,6 +169,7 @@ int sys_random(void *buf, size_t len);
 int64_t sys_wall_ms(void);                             /* since the epoch */
 uint64_t sys_mono_ms(void);
 uint64_t sys_mono_ns(void);
+void sys_sleep_ms(uint32_t ms);
 void sys_log_put(const char *line, size_t bytes);      /* one write to stderr */
 uint64_t sys_rss_bytes(void);
 

@@ -1,6 +1,6 @@
 /*
- * store.h. Free space is read at most every SPACE_MS; between two readings the reservations not yet allocated are
- * subtracted, so a burst of inits can't promise the same bytes twice.
+ * store.h. Free space is read at most every SPACE_MS, and anew when reservations have become blocks; those not yet allocated
+ * are subtracted, so a burst of inits can't promise the same bytes twice.
  */
 #include "store.h"
 
@@ -13,7 +13,7 @@
 #include <string.h>
 #include "ring.h"
 
-enum { SPACE_MS = 50 };
+enum { SPACE_MS = 50, LOCK_MS = 2000 };
 
 static int open_dir(const char *path, uint32_t mode, int *ret_fd, char *ret_error, size_t error_max)
 {
@@ -31,7 +31,11 @@ static int open_dir(const char *path, uint32_t mode, int *ret_fd, char *ret_erro
 
 static int lock_dir(int fd, const char *dir, char *ret_error, size_t error_max)
 {
+	/* The kernel lets go of a killed daemon's descriptors only after its operations in flight have ended. */
 	int err = sys_lock_dir(fd);
+	for (uint64_t began_ms = sys_mono_ms(); err == -EAGAIN && sys_mono_ms() - began_ms < LOCK_MS;
+		err = sys_lock_dir(fd))
+		sys_sleep_ms(10);
 	if (err)
 		snprintf(ret_error, error_max, err == -EAGAIN ?
 			"another sluiced uses the directory %s: stop it, or give this one another directory" :
@@ -138,40 +142,50 @@ static void read_space(struct store *s, uint64_t now_ms)
 	atomic_store(&s->space_at_ms, now_ms);
 }
 
+/* Adds n unless the total would pass max. Reactors admit at the same time: the last bytes go to one of them. */
+static bool add_within(_Atomic uint64_t *total, uint64_t n, uint64_t max)
+{
+	uint64_t was = atomic_load(total);
+	do {
+		if (was > max || n > max - was)
+			return false;
+	} while (!atomic_compare_exchange_weak(total, &was, was + n));
+	return true;
+}
+
 int store_reserve_more(struct store *s, uint64_t bytes, uint64_t now_ms)
 {
 	const struct conf *conf = s->conf;
+	if (bytes == 0)
+		return 0;
 	read_space(s, now_ms);
-	uint64_t taken = atomic_load(&s->unallocated_bytes) + conf->transfer.disk_free_min;
-	uint64_t free_bytes = atomic_load(&s->free_bytes);
-	if (bytes && (taken > free_bytes || bytes > free_bytes - taken))
+	uint64_t free_bytes = atomic_load(&s->free_bytes), kept = conf->transfer.disk_free_min;
+	if (free_bytes < kept || !add_within(&s->unallocated_bytes, bytes, free_bytes - kept))
 		return -ENOSPC;
-	uint64_t staged_max = conf->transfer.staged_bytes_max, staged = atomic_load(&s->staged_bytes);
-	if (staged_max && (staged > staged_max || bytes > staged_max - staged))
+	uint64_t staged_max = conf->transfer.staged_bytes_max;
+	if (!add_within(&s->staged_bytes, bytes, staged_max ? staged_max : UINT64_MAX)) {
+		atomic_fetch_sub(&s->unallocated_bytes, bytes);
 		return -EDQUOT;
-	atomic_fetch_add(&s->staged_bytes, bytes);
-	atomic_fetch_add(&s->unallocated_bytes, bytes);
+	}
 	return 0;
 }
 
 int store_reserve(struct store *s, uint64_t bytes, uint64_t now_ms)
 {
-	if (atomic_load(&s->open_count) >= s->conf->transfer.open_max)
+	if (!add_within(&s->open_count, 1, s->conf->transfer.open_max))
 		return -EDQUOT;
-	int err = store_reserve_more(s, bytes, now_ms);
-	if (!err && atomic_load(&s->free_inodes) < 16) {
-		store_allocated(s, bytes);
-		atomic_fetch_sub(&s->staged_bytes, bytes);
-		err = -ENOSPC;
-	}
-	if (!err)
-		atomic_fetch_add(&s->open_count, 1);
+	read_space(s, now_ms);
+	int err = atomic_load(&s->free_inodes) < INODES_MIN ? -ENOSPC : store_reserve_more(s, bytes, now_ms);
+	if (err)
+		atomic_fetch_sub(&s->open_count, 1);
 	return err;
 }
 
 void store_allocated(struct store *s, uint64_t bytes)
 {
 	atomic_fetch_sub(&s->unallocated_bytes, bytes);
+	/* The last reading still counts these blocks as free. */
+	atomic_store(&s->space_at_ms, 0);
 }
 
 void store_release(struct store *s, uint64_t bytes)
