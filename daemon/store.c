@@ -13,7 +13,7 @@
 #include <string.h>
 #include "ring.h"
 
-enum { SPACE_MS = 50, LOCK_MS = 2000 };
+enum { SPACE_MS = 50, LOCK_MS = 2000, INODES_MIN = 16 };
 
 static int open_dir(const char *path, uint32_t mode, int *ret_fd, char *ret_error, size_t error_max)
 {
