@@ -145,7 +145,6 @@ int sys_fchmod(int fd, uint32_t mode);
 int sys_renameat2(int from_dir, const char *from, int to_dir, const char *to, uint32_t flags);
 int sys_unlinkat(int dir_fd, const char *path, int flags);
 int sys_lock_dir(int fd);                              /* flock: leaves no file behind; −EAGAIN when held */
-int sys_lock(int fd);                                  /* OFD write lock; −EAGAIN when held elsewhere */
 struct sys_stat {
 	uint64_t size, ino, dev, blocks_bytes;
 	bool is_dir, is_regular;

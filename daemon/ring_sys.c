@@ -319,14 +319,6 @@ int sys_lock_dir(int fd)
 	return errno == EWOULDBLOCK ? -EAGAIN : -errno;
 }
 
-int sys_lock(int fd)
-{
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
-		return 0;
-	return errno == EACCES ? -EAGAIN : -errno;
-}
-
 static void stat_fill(const struct stat *st, struct sys_stat *ret)
 {
 	*ret = (struct sys_stat){.size = (uint64_t)st->st_size, .ino = st->st_ino, .dev = st->st_dev,

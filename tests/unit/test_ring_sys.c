@@ -9,6 +9,7 @@
 #include <linux/fs.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -275,7 +276,6 @@ Test(ring_sys, open_read_write)
 	cr_expect_eq(sys_fchown_group(fd, 0), -EBADF);
 	cr_expect_eq(sys_fstat(fd, &st), -EBADF);
 	cr_expect_eq(sys_advise_dontneed(fd, 0, 1), -EBADF);
-	cr_expect_eq(sys_lock(fd), -EBADF);
 }
 
 Test(ring_sys, mkdirs)
@@ -356,18 +356,19 @@ Test(ring_sys, names)
 }
 
 /* A lock belongs to an open file: another opening of it, here or in another process, meets it. */
-Test(ring_sys, lock)
+Test(ring_sys, lock_dir)
 {
-	int first = sys_openat(w.dir_fd, "lock", O_RDWR | O_CREAT, 0600);
-	int second = sys_openat(w.dir_fd, "lock", O_RDWR, 0);
-	cr_expect_eq(sys_lock(first), 0);
-	cr_expect_eq(sys_lock(first), 0);
-	cr_expect_eq(sys_lock(second), -EAGAIN);
-	close(sys_openat(w.dir_fd, "lock", O_RDWR, 0)); /* with POSIX's locks this would give it up */
-	cr_expect_eq(sys_lock(second), -EAGAIN);
-	sys_close(first);
-	cr_expect_eq(sys_lock(second), 0);
+	int second = sys_openat(w.dir_fd, ".", O_RDONLY | O_DIRECTORY, 0);
+	cr_expect_eq(sys_lock_dir(w.dir_fd), 0);
+	cr_expect_eq(sys_lock_dir(w.dir_fd), 0);
+	cr_expect_eq(sys_lock_dir(second), -EAGAIN);
+	cr_expect_eq(flock(w.dir_fd, LOCK_UN), 0);
+	cr_expect_eq(sys_lock_dir(second), 0);
 	sys_close(second);
+	cr_expect_eq(sys_lock_dir(second), -EBADF);
+	uint64_t from_ns = sys_mono_ns();
+	sys_sleep_ms(12);
+	cr_expect_geq(sys_mono_ns() - from_ns, 12000000);
 }
 
 struct listing {
