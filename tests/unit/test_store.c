@@ -361,58 +361,67 @@ Test(space, of_the_real_disk)
 
 /* --- reactors at once ------------------------------------------------------------------------- */
 
-enum { THREADS = 4, TRIES = 3000 };
+enum { THREADS = 4, TRIES = 20000, ROOM = 3 };
 
-static uint32_t admitted[THREADS];
+/* The total that is limited, and its limit; the others may be above it for a moment. */
+struct greedy {
+	pthread_t thread;
+	const _Atomic uint64_t *total;
+	uint64_t max;
+	uint32_t held, too_many;
+};
 
-static void *reserve_many(void *arg)
+/* Takes and gives back, so that there is always one place less than threads that want it. */
+static void *reserve_and_release(void *arg)
 {
-	uint32_t *count = arg;
+	struct greedy *g = arg;
 	for (uint32_t i = 0; i < TRIES; i++) {
-		if (store_reserve(s, MIB, now_ms))
-			continue;
-		if (i % 3) {
-			(*count)++;
-		} else {
+		if (store_reserve(s, MIB, now_ms) == 0)
+			g->held++;
+		g->too_many += *g->total > g->max;
+		if (g->held > i % 2) {
 			store_allocated(s, MIB);
 			store_release(s, MIB);
+			g->held--;
 		}
 	}
 	return NULL;
 }
 
-static void reserve_at_once(uint64_t expected)
+static void reserve_at_once(const _Atomic uint64_t *total, uint64_t max)
 {
-	pthread_t threads[THREADS];
-	uint64_t total = 0;
+	struct greedy all[THREADS];
+	uint64_t held = 0;
 	for (int i = 0; i < THREADS; i++)
-		cr_assert_eq(pthread_create(&threads[i], NULL, reserve_many, &admitted[i]), 0);
+		all[i] = (struct greedy){.total = total, .max = max};
+	for (int i = 0; i < THREADS; i++)
+		cr_assert_eq(pthread_create(&all[i].thread, NULL, reserve_and_release, &all[i]), 0);
 	for (int i = 0; i < THREADS; i++) {
-		pthread_join(threads[i], NULL);
-		total += admitted[i];
+		pthread_join(all[i].thread, NULL);
+		cr_expect_eq(all[i].too_many, 0);
+		held += all[i].held;
 	}
-	/* Of those given back at the end another one may just have been refused: the last is filled up here. */
+	expect_counts(held, held * MIB, held * MIB);
 	while (store_reserve(s, MIB, now_ms) == 0)
-		total++;
-	cr_expect_eq(total, expected);
-	expect_counts(expected, expected * MIB, expected * MIB);
+		held++;
+	cr_expect_eq(held, ROOM);
+	expect_counts(ROOM, ROOM * MIB, ROOM * MIB);
 }
 
 Test(space, the_last_bytes_are_promised_once)
 {
-	conf.transfer.open_max = 100000;
-	reserve_at_once(990);
+	fake.space.free_bytes = (10 + ROOM) * MIB;
+	reserve_at_once(&s->unallocated_bytes, ROOM * MIB);
 }
 
 Test(space, no_more_are_open_than_allowed)
 {
-	conf.transfer.open_max = 77;
-	reserve_at_once(77);
+	conf.transfer.open_max = ROOM;
+	reserve_at_once(&s->open_count, ROOM);
 }
 
 Test(space, no_more_are_staged_than_allowed)
 {
-	conf.transfer.open_max = 100000;
-	conf.transfer.staged_bytes_max = 333 * (uint64_t)MIB;
-	reserve_at_once(333);
+	conf.transfer.staged_bytes_max = ROOM * MIB;
+	reserve_at_once(&s->staged_bytes, ROOM * MIB);
 }
