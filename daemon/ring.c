@@ -646,8 +646,8 @@ void ring_unlinkat(struct ring *r, struct op *op, int dir_fd, const char *path, 
 
 /* --- the helper thread ------------------------------------------------------------------------ */
 
-/* A call in the helper's hands: op->ptr2 is the function. The result comes back as a post of kind K_CALL, so that busy is
- * counted down on the ring's own thread. */
+/* A call in the helper's hands: op->ptr2 is the function. The result comes back as a post of kind K_CALL, so that
+ * busy is counted down on the ring's own thread. */
 static void *helper_main(void *arg)
 {
 	struct ring *r = arg;

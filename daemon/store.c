@@ -1,6 +1,6 @@
 /*
- * store.h. Free space is read at most every SPACE_MS, and anew when reservations have become blocks; those not yet allocated
- * are subtracted, so a burst of inits can't promise the same bytes twice.
+ * store.h. Free space is read at most every SPACE_MS, and anew when reservations have become blocks; those not yet
+ * allocated are subtracted, so a burst of inits can't promise the same bytes twice.
  */
 #include "store.h"
 
