@@ -244,12 +244,12 @@ static void server_fini(struct server *s)
 	}
 	free(s->fds);
 	reactors_free(s->reactors);
-	for (uint32_t i = 0; i < s->count; i++) {
-		if (s->peers[i])
-			uploads_free(s->peers[i]->uploads);
+	verify_free(s->verify); /* posts to the rings until its threads have ended */
+	for (uint32_t i = 0; i < s->count && s->peers[i]; i++) {
+		uploads_free(s->peers[i]->uploads);
+		ring_free(s->peers[i]->ring);
 		free(s->peers[i]);
 	}
-	verify_free(s->verify);
 	store_close(s->store);
 	conf_fini(&s->conf);
 }

@@ -127,7 +127,8 @@ static int set_up(struct reactor *rt)
 	return err;
 }
 
-/* After the last turn; what has a ring of its own left is idle. */
+/* After the last turn. The ring stays: a thread that has posted to it, and whose post has been run, may still be about to look
+ * whether it must be woken. */
 static void tear_down(struct reactor *rt)
 {
 	uploads_free(rt->uploads);
@@ -137,12 +138,10 @@ static void tear_down(struct reactor *rt)
 	conns_free(rt->conns);
 	broker_free(rt->broker);
 	bufs_free(rt->bufs);
-	ring_free(rt->ring);
 	free(rt->listeners);
 	rt->conns = NULL;
 	rt->broker = NULL;
 	rt->bufs = NULL;
-	rt->ring = NULL;
 	rt->listeners = NULL;
 }
 
@@ -256,10 +255,12 @@ static void *reactor_main(void *arg)
 	}
 	wait_for_all(rs, &rs->settled);
 	/* What can't be waited for is still the kernel's: its memory stays until the process ends. */
-	if (at_rest)
+	if (at_rest) {
 		tear_down(rt);
-	else
+	} else {
 		log_warn("stopped with operations in flight", LU("reactor", rt->idx), NULL);
+		rt->ring = NULL;
+	}
 	atomic_fetch_add(&rs->ended, 1);
 	pthread_kill(rs->owner, SIGUSR2);
 	return NULL;
@@ -313,10 +314,10 @@ int reactors_start(struct reactor **peers, uint32_t count, struct reactors **ret
 	}
 	if (rs) {
 		pthread_mutex_lock(&rs->lock);
-		/* Those that never began are not waited for. */
-		rs->count = started;
-		if (err)
+		if (err) {
+			rs->count = started; /* those that never began are not waited for */
 			atomic_store(&rs->err, -err);
+		}
 		pthread_cond_broadcast(&rs->changed);
 		while (atomic_load(&rs->ready) < rs->count)
 			pthread_cond_wait(&rs->changed, &rs->lock);

@@ -80,7 +80,8 @@ void reactors_listen(struct reactors *rs, const int *fds);
 void reactors_stop(struct reactors *rs);
 /* Have all stopped? When the last one has, SIGUSR2 is sent to the thread that called reactors_start. */
 bool reactors_are_done(const struct reactors *rs);
-void reactors_free(struct reactors *rs); /* done; joins the threads */
+/* Done: joins the threads. What they had is freed, but their rings: ring_free is for when no other thread can post any more. */
+void reactors_free(struct reactors *rs);
 
 /* The reactor that owns a client id: XXH3(clientid) mod count. */
 uint32_t reactor_owner(const char *clientid, uint32_t clientid_bytes, uint32_t count);
