@@ -126,7 +126,7 @@ class FakeServer:
         elif command.verb == "fin":
             return self.finish(f, command)
         elif command.verb == "abort":
-            self.files.pop((command.client_id, command.file_id))
+            self.files.pop((command.client_id, command.file_id), None)
         elif command.verb == "status" and self.has_status:
             return 0, "success", {"status": self.status(f)}
         else:

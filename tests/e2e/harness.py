@@ -224,11 +224,11 @@ class Daemon:
         return sorted(found, key=lambda p: int(p.name[len(stem) + 1:] or 0))
 
     def exported_files(self):
-        """Every file below export/, manifests not counted."""
+        """Every file below export/, manifests and the daemon's lock not counted."""
         if not self.export_root.is_dir():
             return []
         return sorted(p for p in self.export_root.rglob("*")
-                      if p.is_file() and not p.name.endswith(".manifest.json"))
+                      if p.is_file() and p.name not in (".manifest.json", ".sluice-lock"))
 
     def staged_files(self):
         staging = self.data / "staging"
@@ -344,7 +344,7 @@ class Uploader:
         if isinstance(payload, dict):
             payload = json.dumps(payload)
         ack = self.client.publish(topic, payload, qos, **options)
-        packet_id = self.client.last_id if qos else 0
+        packet_id = options.get("packet_id", self.client.last_id) if qos else 0
         if ack is not None:
             eq(ack.type, PUBACK if qos == 1 else PUBREC, "type of the ack")
             check_ack(ack, self.version, code if ack_code is None else ack_code,

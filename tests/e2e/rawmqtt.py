@@ -274,6 +274,7 @@ class Client:
                  host="127.0.0.1", receive_buffer=None, **options):
         self.client_id, self.version, self.timeout = client_id, version, timeout
         self.auto_ack, self.last_id = auto_ack, 0
+        self.owed = None  # in publish_each: PUBACKs that wait for the end of a packet
         self.buffer, self.backlog, self.is_closed = bytearray(), deque(), False
         self.socket = socket.socket()
         if receive_buffer:
@@ -337,7 +338,11 @@ class Client:
         found = Packet(self.buffer[0], self.buffer[at + 1:end], self.version)
         del self.buffer[:end]
         if found.type == PUBLISH and found.qos == 1 and self.auto_ack:
-            self.send(ack_packet(PUBACK, found.packet_id, self.version))
+            ack = ack_packet(PUBACK, found.packet_id, self.version)
+            if self.owed is None:
+                self.send(ack)
+            else:
+                self.owed += ack
         return found
 
     def receive(self, timeout=None):
@@ -432,10 +437,13 @@ class Client:
         deadline = time.monotonic() + (timeout or self.timeout)
         messages, waiting, acks, out = iter(messages), deque(), {}, memoryview(b"")
         self.socket.setblocking(False)
+        self.owed = bytearray()
         try:
             while True:
-                batch = [bytes(out)] if len(out) else []
-                size = len(out)
+                # What is left of the last packet comes first, so that none is cut.
+                batch = [bytes(piece) for piece in (out, self.owed) if len(piece)]
+                self.owed.clear()
+                size = sum(map(len, batch))
                 while len(waiting) < window and size < 1 << 20 and messages:
                     message = next(messages, None)
                     if message is None:
@@ -452,6 +460,7 @@ class Client:
                 while waiting and waiting[0] in acks:
                     yield acks.pop(waiting.popleft())
         finally:
+            self.owed = None
             self.socket.settimeout(self.timeout)
 
     def exchange(self, out, acks, deadline):

@@ -532,6 +532,19 @@ def test_pipe_whose_beginning_the_server_lost(t):
     eq(s.verbs().count("fin"), 0, "fins")
 
 
+@cases(version=BOTH)
+def test_failed_pipe_leaves_nothing(t, version):
+    """No later run can go on with it; with a file id of the user's own choice it is kept."""
+    for how, last in {(): "abort", ("--file-id", "f"): "segment"}.items():
+        s = server(t)
+        s.on_command = lambda c: (0x87, "not_authorized") if c.offset and c.offset > 600_000 else None
+        p = start(t, s, "--window", "1", *how, "-", stdin=subprocess.PIPE, version=version)
+        _, message = p.communicate(some_bytes(800_000), timeout=30)
+        eq(p.returncode, 1, "exit status")
+        yes(b"refused the segment at 786432" in message, message)
+        eq(s.verbs()[-1], last, "last command")
+
+
 # --- status, abort, the command line ---
 
 

@@ -165,6 +165,26 @@ def test_daemon_restarts_in_the_middle(t, version, kill):
     yes(proxy.passed < 24_000_000 + 3 * 33 * 262_300 + 100_000, f"bytes sent: {proxy.passed}")
 
 
+@cases(version=BOTH, how=[(), ("--async",), ("--window", "3")])
+@limit(90)
+def test_many_files_through_crashes(t, version, how):
+    """Each is exported once and whole, whatever was pending when the daemon died."""
+    d, rng = t.daemon(), random.Random(version)
+    paths = [make(t, f"f{i}", rng.choice([0, 100, 5_000, 70_000, 262_144, 300_000, 900_000]), seed=i)
+             for i in range(120)]
+    total = sum(p.stat().st_size for p in paths)
+    crash = lambda: d.restart(kill=True)  # noqa: E731
+    proxy = Proxy(t, d, {total * i // 6 + 17: crash for i in range(1, 6)})
+    result = sluice(t, proxy.port, *how, *paths, version=version)
+    eq(result.returncode, 0, f"exit status; {result.stderr}")
+    eq(proxy.at, {}, "crashes that did not happen")
+    found = d.exported_files()
+    eq(sorted(p.name for p in found), sorted(p.name for p in paths), "names of the exports")
+    eq({p.name: sha256(p.read_bytes()) for p in found}, {p.name: sha256(p.read_bytes()) for p in paths},
+       "exports")
+    eq(d.staged_files(), [], "staging")
+
+
 @cases(version=BOTH)
 def test_connection_cut_often(t, version):
     d, path = t.daemon(), make(t, count=6_000_000)

@@ -63,8 +63,8 @@ def test_bad_fields(t, version, qos):
     up = t.uploader(version=version)
     for meta in BAD:
         up.check("$file/f/init", meta, qos, 0x80, "invalid_filemeta")
-    # A lone surrogate is a legal escape of JSON, and no name.
-    up.check("$file/f/init", b'{"name":"\\ud800"}', qos, 0x80, "invalid_filemeta")
+    # A lone surrogate can't be a character of any text.
+    up.check("$file/f/init", b'{"name":"\\ud800"}', qos, 0x80, "invalid_filemeta_json")
     eq(up.status("f")["state"], "none", "state")
 
 

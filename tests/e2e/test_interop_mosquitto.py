@@ -35,12 +35,13 @@ def test_upload(t, protocol, qos):
 
 @cases(protocol=MQTT)
 def test_listen_to_responses(t, protocol):
-    """mosquitto_sub as the same client can't be beside mosquitto_pub; it reads a Response Topic, or events."""
+    """mosquitto_sub can't be the same client as mosquitto_pub: it reads a Response Topic, or events."""
     d = t.daemon("events.subscribers=watcher")
     if not shutil.which("mosquitto_sub"):
         raise Skip("mosquitto-clients is not installed")
-    command = ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(d.port), "-i", "watcher", "-V",
-               f"mqttv{protocol}", "-q", "1", "-t", "$file-event/#", "-t", "answers", "-C", "2", "-d"]
+    command = ["stdbuf", "-oL", "mosquitto_sub", "-h", "127.0.0.1", "-p", str(d.port), "-i", "watcher",
+               "-V", f"mqttv{protocol}", "-q", "1", "-t", "$file-event/#", "-t", "answers", "-C", "2",
+               "-d"]
     with open(t.dir / "sub.out", "wb") as out:
         sub = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
     t.at_end(sub.kill)

@@ -63,7 +63,7 @@ def test_connack_properties_by_default(t):
     t.daemon()
     props = t.client("p", keep_alive=60).connack.props
     for name in ("server_keep_alive", "assigned_client_id", "session_expiry", "reason_string",
-                 "wildcard_available", "response_info"):
+                 "wildcard_available", "response_info", "maximum_packet_size"):
         yes(name not in props, f"{name} is not there: {props}")
     eq((props["retain_available"], props["shared_available"], props["receive_maximum"]), (0, 0, 1024),
        "properties")
@@ -96,7 +96,11 @@ def test_empty_client_id_needs_a_clean_session(t):
 
 def test_unsupported_protocol(t):
     t.daemon()
-    eq(refusal(t, connect_packet("c", V311, level=6)), 1, "level 6 in the form of v3.1.1")
+    # A level above 5 is answered in the form of v5, a lower one in that of v3.
+    c = t.client(connect=False)
+    c.version = V5
+    c.send(connect_packet("c", V5, level=6))
+    eq([(p.type, p.reason) for p in c.wait_closed()], [(CONNACK, 0x84)], "level 6")
     eq(refusal(t, connect_packet("c", V311, level=0)), 1, "level 0")
     for name in ("MQTX", "", "mqtt", "HTTP"):
         yes(refusal(t, connect_packet("c", V311, name=name)) in (None, 1), f"name {name!r}")
@@ -440,7 +444,7 @@ def test_unknown_acks_are_harmless(t, version):
 
 
 def test_packet_over_the_maximum(t):
-    t.daemon("mqtt.packet_max=64KiB")
+    t.daemon("mqtt.packet_max=64KiB", "mqtt.message_max=16KiB")
     c = t.client("c")
     eq(c.connack.props["maximum_packet_size"], 65536, "maximum packet size")
     eq(c.publish("$file/f/0", b"x" * 60_000).reason, 0, "PUBACK")

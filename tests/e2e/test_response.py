@@ -16,8 +16,8 @@ def test_response_topic_and_correlation_data(t, qos):
     props = {"response_topic": "answers/rt", "correlation_data": data}
     for topic, code, description in (("$file/f/init", 0, "success"), ("$file/f/0", 0, "success"),
                                      ("$file/f/x", 0x80, "invalid_offset"),
-                                     ("$file/f/fin/9", 0x80, "incomplete"),
-                                     ("$file-async/f/fin/9", 0x80, "incomplete"),
+                                     ("$file/f/fin/99", 0x80, "incomplete"),
+                                     ("$file-async/f/fin/99", 0x80, "incomplete"),
                                      ("$file/f/abort", 0, "success"), ("$file/f/status", 0, "success")):
         up.client.publish(topic, b'{"name":"a"}', qos, props=props)
         message = listener.message()

@@ -12,7 +12,7 @@ BAD = [
     ("/f/", "invalid_offset"), ("/f/offset", "invalid_offset"), ("/f/fin", "invalid_offset"),
     ("/f/INIT", "invalid_offset"), ("/f/Abort", "invalid_offset"), ("/f/init/x", "invalid_offset"),
     ("/f/abort/x", "invalid_offset"), ("/f/status/x", "invalid_offset"),
-    ("/X/Y/Z", "invalid_offset"), ("/f/-1", "invalid_offset"), ("/f/+1", "invalid_offset"),
+    ("/X/Y/Z", "invalid_offset"), ("/f/-1", "invalid_offset"), ("/f/1_0", "invalid_offset"),
     ("/f/1.5", "invalid_offset"), ("/f/0x10", "invalid_offset"), ("/f/ 1", "invalid_offset"),
     ("/f/1 ", "invalid_offset"), ("/f/1e3", "invalid_offset"), ("/f/٣", "invalid_offset"),
     ("/f/9223372036854775808", "invalid_offset"), ("/f/18446744073709551616", "invalid_offset"),
