@@ -6,7 +6,8 @@
  *                                              └──incomplete───┘ by way of ASK
  *
  * From every state but the last two: connection lost → ASK (a small file: INIT); refused for a
- * while → PAUSED → ASK; refused for good → FAILED; the file changed → ABORT → FAILED.
+ * while → PAUSED → ASK; refused for good → FAILED, by way of ABORT where no later run could
+ * go on: the file changed, or it is a pipe.
  *
  * A small file (one segment) is not worth a question: init, the segment and fin go out in one
  * breath, and are simply repeated when in doubt, since a replay is harmless (PROTOCOL 2.1).
@@ -36,7 +37,7 @@ enum upload_state {
 	UPLOAD_FIN,    /* all is sent; the digest may have to be completed, then `fin` is sent */
 	UPLOAD_FINNED, /* the outcome is awaited */
 	UPLOAD_PAUSED, /* until resume_at_ms */
-	UPLOAD_ABORT,  /* `abort` is to be sent, because the file changed */
+	UPLOAD_ABORT,  /* `abort` is to be sent: what the server has is of no use any more */
 	UPLOAD_DONE,   /* exported and confirmed */
 	UPLOAD_FAILED, /* said why */
 };
@@ -116,7 +117,8 @@ void upload_on_ack(struct upload *u, const struct session_tag *tag, uint8_t reas
 	struct mqtt_str text);
 void upload_on_reply(struct upload *u, const struct reply *r);
 void upload_on_down(struct upload *u);
-/* Ends in FAILED, by way of ABORT when the file itself changed or can't be read. */
+/* Ends in FAILED, by way of ABORT when no later run could go on with what the server has: a file
+ * that changed or can't be read, or a pipe. */
 void upload_fail(struct upload *u, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void upload_fail_source(struct upload *u, const char *how);
 

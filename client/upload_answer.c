@@ -46,7 +46,10 @@ void upload_fail(struct upload *u, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	progress_say(u->env->progress, "%s: %s", u->path, text);
-	u->state = UPLOAD_FAILED;
+	/* No later run can go on with a pipe: what the server has of it only takes up room. */
+	bool is_useless = u->is_pipe && !u->env->options->file_id;
+	bool is_begun = u->state > UPLOAD_INIT && u->state != UPLOAD_ABORT;
+	u->state = is_useless && is_begun ? UPLOAD_ABORT : UPLOAD_FAILED;
 }
 
 /* What was sent of a file that changed is of no use to anybody: the server may forget it. */
