@@ -326,28 +326,42 @@ static void start_sync(struct journal *j)
 	ring_fdatasync(j->rt->ring, &j->sync_op, j->fd);
 }
 
+/* True: waiters were called, who may have appended and waited anew. */
+static bool flush_once(struct journal *j)
+{
+	if (j->state != J_IDLE || batch_is_empty(&j->filling))
+		return false;
+	if (j->error) {
+		if (!op_is_idle(&j->sync_op))
+			return false; /* its completion first: waiters are called in their order */
+		fail_waiters(j);
+		return true;
+	}
+	if (j->filling.w.bytes > j->file_bytes - j->write_off) {
+		if (op_is_idle(&j->sync_op))
+			rotate(j);
+		return false;
+	}
+	if (j->filling.w.bytes > 0) {
+		write_batch(j);
+		return false;
+	}
+	/* Waiters for what is written already. */
+	struct journal_waiter *written = j->filling.written;
+	j->filling.written = NULL;
+	waiters_move(&j->sync_wanted, &j->filling.synced);
+	waiters_call(written, 0);
+	return true;
+}
+
 void journal_flush(struct journal *j)
 {
-	if (j->error) {
-		if (j->state == J_IDLE && op_is_idle(&j->sync_op))
-			fail_waiters(j);
-		return;
-	}
-	if (j->state == J_IDLE && !batch_is_empty(&j->filling)) {
-		if (j->filling.w.bytes > j->file_bytes - j->write_off) {
-			if (op_is_idle(&j->sync_op))
-				rotate(j);
-		} else if (j->filling.w.bytes == 0) {
-			/* Waiters for what is written already. */
-			struct journal_waiter *written = j->filling.written;
-			j->filling.written = NULL;
-			waiters_move(&j->sync_wanted, &j->filling.synced);
-			waiters_call(written, 0);
-		} else {
-			write_batch(j);
-		}
-	}
-	start_sync(j);
+	if (j->error && j->state == J_IDLE && op_is_idle(&j->sync_op))
+		fail_waiters(j);
+	while (flush_once(j))
+		;
+	if (!j->error)
+		start_sync(j);
 }
 
 static void on_written(struct op *op)

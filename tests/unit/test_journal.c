@@ -399,6 +399,20 @@ Test(journal, done_may_append_and_wait)
 	cr_expect_eq(recover().best.state.units[0], 2);
 }
 
+/* A waiter that is called by journal_flush itself appends: the same flush takes that on its way, for nothing else may come in
+ * whose turn would. */
+Test(journal, what_a_flush_makes_append_is_flushed)
+{
+	struct waiter first = {0};
+	first.w.done = wait_once_more;
+	journal_wait(j, &first.w, JOURNAL_WRITTEN);
+	journal_flush(j);
+	cr_expect_eq(first.done_count, 1);
+	cr_expect_eq(ring_busy_count(w.ring), 1, "the batch is being written");
+	settle();
+	cr_expect_eq(next_waiter.done_count, 1);
+}
+
 /* A batch larger than the file ends in a checkpoint; a checkpoint larger than the file, in a larger file. */
 Test(journal, batches_and_checkpoints_of_any_size)
 {
