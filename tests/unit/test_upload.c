@@ -1,155 +1,18 @@
 /*
- * Transfers driven straight through upload.h, over a real ring and a real directory, without connections: replies are caught by
- * the functions below, which stand in for reply.c.
+ * Transfers, one command at a time. What commands do to each other that are not waited for is test_upload_model.c's.
  */
-#include <criterion/criterion.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
-#include "conf.h"
-#include "events.h"
-#include "recover.h"
-#include "sha256.h"
-#include "transfer.h"
-
-/* --- stand-ins for the connection side -------------------------------------------------------- */
-
-struct caught {
-	bool done, discarded;
-	struct outcome o;
-};
-
-static void reply_end(struct reply *rp, const struct outcome *o, bool discarded)
-{
-	struct caught *c = (struct caught *)rp->conn;
-	cr_assert_not(c->done, "answered twice");
-	c->done = true;
-	c->discarded = discarded;
-	c->o = o ? *o : (struct outcome){.text = "success"};
-	free(rp);
-}
-
-void reply_finish(struct reply *rp, const struct outcome *o)
-{
-	reply_end(rp, o, false);
-}
-
-void reply_discard(struct reply *rp)
-{
-	reply_end(rp, NULL, true);
-}
-
-void reply_fail(struct reply *rp, uint8_t reason, const char *text, bool is_transient)
-{
-	struct outcome o = {.reason = reason, .text = text, .is_transient = is_transient};
-	reply_end(rp, &o, false);
-}
-
-void reply_detach(struct reply *rp)
-{
-	rp->is_detached = true;
-}
-
-void reply_ack_now(struct reply *rp)
-{
-	(void)rp;
-}
-
-void events_publish(struct reactor *rt, const char *kind, const struct answer_event *e)
-{
-	(void)rt;
-	(void)kind;
-	(void)e;
-}
-
-uint32_t reactor_owner(const char *clientid, uint32_t clientid_bytes, uint32_t count)
-{
-	(void)clientid;
-	(void)clientid_bytes;
-	(void)count;
-	return 0;
-}
-
-/* --- the bench -------------------------------------------------------------------------------- */
-
-struct bench {
-	char dir[64];
-	struct conf conf;
-	struct reactor rt;
-	struct reactor *rts[1];
-};
-
-static void bench_up(struct bench *b)
-{
-	char error[512] = "";
-	struct ring_conf rc = {.entries = 256, .workers_max = 8, .splices_max = 4, .syncs_max = 4};
-	b->rt = (struct reactor){.count = 1, .conf = &b->conf};
-	b->rts[0] = &b->rt;
-	b->rt.peers = b->rts;
-	timers_init(&b->rt.timers, sys_mono_ms());
-	cr_assert_eq(store_open(&b->conf, &b->rt.store, error, sizeof(error)), 0, "%s", error);
-	cr_assert_eq(verify_new(2, &b->rt.verify), 0);
-	cr_assert_eq(bufs_new(128 * 1024, 16, 1 << 20, 4, &b->rt.bufs), 0);
-	cr_assert_eq(recover_run(b->rts, 1, error, sizeof(error)), 0, "%s", error);
-	cr_assert_eq(ring_new(&rc, &b->rt.ring), 0);
-	uploads_resume(b->rt.uploads);
-}
-
-static void turn(struct bench *b)
-{
-	journal_flush(b->rt.journal);
-	ring_turn(b->rt.ring, 5);
-	timers_expire(&b->rt.timers, ring_now_ms(b->rt.ring));
-	journal_flush(b->rt.journal);
-}
-
-static void settle(struct bench *b)
-{
-	for (int i = 0; i < 2000; i++) {
-		turn(b);
-		if (uploads_is_idle(b->rt.uploads) && journal_is_idle(b->rt.journal) &&
-			ring_busy_count(b->rt.ring) == 0)
-			return;
-	}
-	cr_assert_fail("does not come to rest");
-}
-
-/* As a kill -9: whatever is in memory is gone. */
-static void bench_down(struct bench *b)
-{
-	for (int i = 0; i < 2000 && ring_busy_count(b->rt.ring); i++)
-		turn(b);
-	uploads_free(b->rt.uploads);
-	ring_free(b->rt.ring);
-	journal_free(b->rt.journal);
-	verify_free(b->rt.verify);
-	bufs_free(b->rt.bufs);
-	store_close(b->rt.store);
-}
+#include "upload_bench.h"
 
 static void bench_init(struct bench *b)
 {
-	memset(b, 0, sizeof(*b));
-	snprintf(b->dir, sizeof(b->dir), "/tmp/sluice-upload-XXXXXX");
-	cr_assert_not_null(mkdtemp(b->dir));
-	cr_assert_eq(conf_init(&b->conf), 0);
-	free(b->conf.data);
-	b->conf.data = strdup(b->dir);
-	b->conf.verify.step_bytes = 4096;
+	bench_prepare(b, "/tmp");
 	bench_up(b);
 }
 
 static void bench_fini(struct bench *b)
 {
-	char command[128];
 	bench_down(b);
-	conf_fini(&b->conf);
-	snprintf(command, sizeof(command), "rm -rf '%s'", b->dir);
-	cr_assert_eq(system(command), 0);
+	bench_remove(b);
 }
 
 /* A restart; what was not journaled is lost. */
