@@ -60,6 +60,9 @@ compile = $(MAKE) --no-print-directory VARIANT=$(VARIANT) BUILD=$(BUILD) \
 
 .PHONY: all demo check unit e2e fuzz-replay fuzz-run bench lint install uninstall clean
 .PHONY: deps deps-demo deps-check deps-unit deps-fuzz programs unit-programs fuzz-programs
+# make V=1 shows the commands.
+Q := $(if $(V),,@)
+
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -103,25 +106,29 @@ fuzz-programs: $(fuzz_bin)
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	@$(if $(V),,echo '  CC    $<')
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(BUILD)/libsluice.a: $(lib_obj)
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
 # The daemon without its main, so that tests can link what they test.
 $(BUILD)/libdaemon.a: $(daemon_obj)
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
 $(BUILD)/sluiced: $(BUILD)/obj/daemon/main.o $(libs)
-	$(CC) $(ALL_CFLAGS) -o $@ $^ $(PKG_LIBS)
+	@$(if $(V),,echo '  LINK  $@')
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ $(PKG_LIBS)
 
 $(BUILD)/sluice: $(client_obj) $(BUILD)/libsluice.a
-	$(CC) $(ALL_CFLAGS) -o $@ $^ $(PKG_LIBS)
+	@$(if $(V),,echo '  LINK  $@')
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ $(PKG_LIBS)
 
 $(BUILD)/sluice-bench: $(bench_obj) $(BUILD)/libsluice.a
-	$(CC) $(ALL_CFLAGS) -o $@ $^ $(PKG_LIBS)
+	@$(if $(V),,echo '  LINK  $@')
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ $(PKG_LIBS)
 
 # One criterion program per file of lib/, and per file of daemon/ that can be tested alone. Criterion's own
 # runner can't start under ThreadSanitizer; see plain_runner.c.
@@ -132,7 +139,8 @@ runner_lib := -lcriterion
 endif
 $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(runner_obj) $(BUILD)/libsluice.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -o $@ $(linked) $(PKG_LIBS) $(runner_lib)
+	@$(if $(V),,echo '  LINK  $@')
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $(linked) $(PKG_LIBS) $(runner_lib)
 $(call of_daemon,$(unit_bin),test_): $(BUILD)/libdaemon.a
 $(BUILD)/unit/test_broker_model: $(BUILD)/libdaemon.a
 
@@ -144,7 +152,8 @@ replay_obj := $(BUILD)/obj/tests/fuzz/replay_main.o
 endif
 $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(replay_obj) $(BUILD)/libsluice.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(fuzz_main) -o $@ $(linked) $(PKG_LIBS)
+	@$(if $(V),,echo '  LINK  $@')
+	$(Q)$(CC) $(ALL_CFLAGS) $(fuzz_main) -o $@ $(linked) $(PKG_LIBS)
 $(call of_daemon,$(fuzz_bin),fuzz_): $(BUILD)/libdaemon.a
 
 # What must be installed. Each level is a condition, quick when it holds, and the packages that fulfil it.
