@@ -5,7 +5,9 @@
  *       │                └─ file full ─► ROTATING ──► IDLE
  *     sync runs beside it: it covers what was written when it was submitted.
  *
- * Rotation runs on the ring's helper thread with blocking calls: it is rare and must be durable before the old file goes.
+ * Rotation runs on the ring's helper thread with blocking calls: it is rare and must be durable before the old file goes. The old
+ * file is not deleted: renamed to spare-<reactor> it waits, with its blocks, to become the next one, so that a disk that has become
+ * full stops no reactor.
  */
 #include "journal.h"
 
@@ -20,7 +22,7 @@
 #include "ring.h"
 #include "store.h"
 
-enum { BATCH_BYTES_MIN = 64 * 1024 };
+enum { BATCH_BYTES_MIN = 64 * 1024, SMALL_FILE_STEP = 64 * 1024 };
 
 enum journal_state { J_IDLE, J_WRITING, J_ROTATING };
 
@@ -128,23 +130,43 @@ static void waiters_move(struct journal_waiter **to, struct journal_waiter **fro
 
 /* --- files ------------------------------------------------------------------------------------ */
 
-/* Makes a file with a header and a snapshot, durable with its directory entry. Blocking. */
+static void spare_name(const struct journal *j, char ret[JOURNAL_NAME_MAX])
+{
+	snprintf(ret, JOURNAL_NAME_MAX, "spare-%02u", j->rt->idx);
+}
+
+/* Gives a file exactly so many bytes, with their blocks where the file system can; without, appending may
+ * meet a full disk. */
+static int blocks_take(int fd, uint64_t bytes)
+{
+	int err = sys_ftruncate(fd, bytes);
+	if (!err)
+		err = sys_fallocate(fd, 0, bytes);
+	return err == -EOPNOTSUPP ? 0 : err;
+}
+
+/* Makes the spare into the next file: a header and a snapshot, durable with its directory entry. What an older
+ * file left in its blocks never parses under the new salt. Blocking. */
 static int file_make(struct journal *j, uint64_t file_seq, uint64_t salt, const struct batch *snapshot,
 	int *ret_fd, uint64_t *ret_bytes)
 {
-	char name[JOURNAL_NAME_MAX];
+	char name[JOURNAL_NAME_MAX], spare[JOURNAL_NAME_MAX];
 	uint8_t header[RECORD_HEADER_BYTES];
-	uint64_t bytes = j->rt->conf->io.journal_bytes;
-	while (bytes < 2 * (snapshot->w.bytes + sizeof(header)))
+	uint64_t needed = 2 * (snapshot->w.bytes + sizeof(header)), bytes = j->rt->conf->io.journal_bytes;
+	while (bytes < needed)
 		bytes *= 2;
 	journal_file_name(j->rt->idx, file_seq, name);
-	int fd = sys_openat(j->store->journal_fd, name, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	spare_name(j, spare);
+	int fd = sys_openat(j->store->set_fd, spare, O_RDWR | O_CREAT, 0600);
 	if (fd < 0)
 		return fd;
 	record_header_encode(header, salt, file_seq, j->rt->idx);
-	int err = sys_fallocate(fd, 0, bytes);
-	if (err == -EOPNOTSUPP)
-		err = 0; /* a file system without preallocation: appending may then meet a full disk */
+	int err = blocks_take(fd, bytes);
+	if (err == -ENOSPC || err == -EDQUOT) {
+		/* A small file is only full sooner; by then there may be room again. */
+		bytes = (needed + SMALL_FILE_STEP - 1) / SMALL_FILE_STEP * SMALL_FILE_STEP;
+		err = blocks_take(fd, bytes);
+	}
 	if (!err)
 		err = sys_pwrite(fd, header, sizeof(header), 0);
 	if (!err)
@@ -152,15 +174,34 @@ static int file_make(struct journal *j, uint64_t file_seq, uint64_t salt, const 
 	if (!err)
 		err = sys_fsync(fd);
 	if (!err)
-		err = sys_fsync(j->store->journal_fd);
+		err = sys_renameat2(j->store->set_fd, spare, j->store->set_fd, name, 0);
+	if (!err)
+		err = sys_fsync(j->store->set_fd);
 	if (err) {
 		sys_close(fd);
-		(void)sys_unlinkat(j->store->journal_fd, name, 0);
+		(void)sys_unlinkat(j->store->set_fd, spare, 0);
+		(void)sys_unlinkat(j->store->set_fd, name, 0);
 		return err;
 	}
 	*ret_fd = fd;
 	*ret_bytes = bytes;
 	return 0;
+}
+
+void journal_reserve_next(struct journal *j)
+{
+	char spare[JOURNAL_NAME_MAX];
+	spare_name(j, spare);
+	int fd = sys_openat(j->store->set_fd, spare, O_RDWR | O_CREAT, 0600);
+	int err = fd < 0 ? fd : blocks_take(fd, j->rt->conf->io.journal_bytes);
+	if (fd >= 0)
+		sys_close(fd);
+	if (err) {
+		(void)sys_unlinkat(j->store->set_fd, spare, 0);
+		log_warn("no room for the next journal file: free space before this one is full",
+			LU("reactor", j->rt->idx), LU("bytes", j->rt->conf->io.journal_bytes),
+			LE("error", err), NULL);
+	}
 }
 
 static void snapshot_take(struct journal *j)
@@ -300,9 +341,11 @@ static int call_rotate(struct op *op)
 	int err = file_make(j, j->file_seq + 1, j->new_salt, &j->snapshot, &j->new_fd, &j->new_bytes);
 	if (err)
 		return err;
-	char old[JOURNAL_NAME_MAX];
+	char old[JOURNAL_NAME_MAX], spare[JOURNAL_NAME_MAX];
 	journal_file_name(j->rt->idx, j->file_seq, old);
-	(void)sys_unlinkat(j->store->journal_fd, old, 0);
+	spare_name(j, spare);
+	if (sys_renameat2(j->store->set_fd, old, j->store->set_fd, spare, 0) < 0)
+		(void)sys_unlinkat(j->store->set_fd, old, 0);
 	return 0;
 }
 

@@ -39,16 +39,19 @@ typedef void journal_checkpoint_fn(void *arg, void (*put)(void *put_arg, const s
 int journal_new(struct reactor *rt, struct store *store, uint64_t file_seq, journal_checkpoint_fn *checkpoint,
 	void *arg, struct journal **ret);
 void journal_free(struct journal *j); /* NULL is fine; idle */
+/* Preallocates the next file, so that a rotation needs no free space; without room for it, says so in the log. Blocking, at
+ * start-up. */
+void journal_reserve_next(struct journal *j);
 
 void journal_append(struct journal *j, const struct record *r);
 void journal_wait(struct journal *j, struct journal_waiter *w, enum journal_level level);
-/* Once per turn: hands over what has been appended. */
+/* Once per turn: hands over what has been appended, also by the waiters that it calls. */
 void journal_flush(struct journal *j);
 /* Is anything appended, being written or waited for? */
 bool journal_is_idle(const struct journal *j);
 int journal_error(const struct journal *j);
 
-/* The name of a journal file: r<reactor>-<seq>.log. */
+/* The name of a journal file in store->set_fd: r<reactor>-<seq>.log. */
 enum { JOURNAL_NAME_MAX = 48 };
 void journal_file_name(uint32_t reactor_idx, uint64_t file_seq, char ret[JOURNAL_NAME_MAX]);
 

@@ -1,15 +1,20 @@
 /*
  * recover.h.
  *
- * Of each reactor's journal files the newest that holds a whole checkpoint counts; an older one is only still there
- * because the machine died between two steps. Records are applied to a `past` per transfer id, in the order of the
- * files; then the pasts become transfers, older generations first.
+ *     newest set of journals ──► a past per transfer id ──► transfers ──► staging files swept ──► the next set
  *
- * What is believed: with the page cache surely alive (same boot and file system as at the last start) every journaled extent. Otherwise
- * only what was synced: a transfer whose publish had begun (its file was fsynced first); of the others nothing, they are received
- * again. A staging file that is missing or too short takes its extents with it. All of that is said in the log.
+ * Of each reactor's files the newest that holds a whole checkpoint counts; an older one is only still there because the
+ * machine died in a rotation. Records are applied to the pasts in the order of the files; then the pasts become
+ * transfers, older generations first.
  *
- * A journal file of which nothing can be read is set aside under another name and reported; the rest is served.
+ * What is believed: with the page cache surely alive (same boot and file system as when the set was written) every journaled
+ * extent that lies within the staging file. Otherwise only what was synced: a transfer whose publish had begun (its file was fsynced
+ * first); of the others nothing, they are received again. All of that is said in the log.
+ *
+ * A staging file that no open transfer has is deleted: its transfer is over, or its opening was never journaled and so none of it
+ * acknowledged. But when a journal is damaged, it may be one that only the lost records name. Then it is set aside in <data>/orphans/,
+ * like the journal; the rest is served. Files are set aside before the journal that explains why, so a start that is cut
+ * short here is repeated by the next.
  */
 #include "recover.h"
 
@@ -19,10 +24,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "journal_set.h"
 #include "log.h"
 #include "transfer.h"
 
-enum { FILES_MAX = 4096, PASTS_MIN = 1024, IDENTITY_MAX = 160 };
+enum { FILES_MAX = 4096, PASTS_MIN = 1024 };
 
 struct past {
 	uint64_t tid;
@@ -42,18 +48,20 @@ struct file {
 	uint32_t reactor_idx;
 	uint64_t seq;
 	char name[JOURNAL_NAME_MAX];
-	bool used;
+	bool used, damaged;
+	int err;                    /* of damaged */
 };
 
 struct recovery {
 	struct store *store;
 	const struct conf *conf;
+	struct journal_set set;
 	struct file files[FILES_MAX];
 	uint32_t files_count;
+	bool damaged;               /* records may be missing */
 	uint64_t seq_max, tid_max;
 	struct past **slots;        /* open addressing by tid */
 	uint32_t slots_count, pasts_count;
-	bool cache_alive;
 	uint64_t records;
 	uint32_t lost;              /* transfers that lost extents */
 };
@@ -262,7 +270,7 @@ static uint8_t *load(const struct recovery *rc, const struct file *f, size_t *re
 {
 	struct sys_stat st;
 	uint8_t *buf = NULL;
-	int fd = sys_openat(rc->store->journal_fd, f->name, O_RDONLY, 0);
+	int fd = sys_openat(rc->set.fd, f->name, O_RDONLY, 0);
 	if (fd < 0) {
 		*ret_err = fd;
 		return NULL;
@@ -291,6 +299,12 @@ static bool has_whole_checkpoint(struct record_reader reader)
 	return false;
 }
 
+static void note_damage(struct recovery *rc, struct file *f, int err)
+{
+	f->damaged = rc->damaged = true;
+	f->err = err;
+}
+
 /* 1: read; 0: no whole checkpoint in it; −errno: −EBADMSG, −EINVAL, −EPROTO or of reading. */
 static int read_file(struct recovery *rc, struct file *f)
 {
@@ -317,38 +331,27 @@ static int read_file(struct recovery *rc, struct file *f)
 				return failed;
 			}
 		}
-		if (got < 0)
+		if (got < 0) {
 			log_error("journal damaged: what follows in this file is not read", LZ("file", f->name),
 				LU("offset", reader.off + RECORD_HEADER_BYTES), NULL);
+			note_damage(rc, f, got);
+		}
 	}
 	free(buf);
 	return err;
 }
 
-static void set_aside(struct recovery *rc, const struct file *f, int err)
-{
-	char aside[JOURNAL_NAME_MAX + 16];
-	snprintf(aside, sizeof(aside), "damaged-%s", f->name);
-	log_error("journal can't be read: it is set aside, its open transfers are lost", LZ("file", f->name),
-		LZ("renamed", aside), LE("error", err), NULL);
-	(void)sys_renameat2(rc->store->journal_fd, f->name, rc->store->journal_fd, aside, 0);
-}
-
 static int read_files(struct recovery *rc)
 {
-	int err = sys_list_dir(rc->store->journal_fd, on_name, rc);
+	int err = rc->set.fd < 0 ? 0 : sys_list_dir(rc->set.fd, on_name, rc);
 	if (err)
 		return err;
 	qsort(rc->files, rc->files_count, sizeof(rc->files[0]), by_seq_down);
 	for (uint32_t i = 0; i < rc->files_count; i++) {
 		struct file *f = &rc->files[i];
-		bool newer_used = false, older = false;
-		for (uint32_t k = 0; k < rc->files_count; k++) {
-			if (k == i || rc->files[k].reactor_idx != f->reactor_idx)
-				continue;
-			newer_used = newer_used || (k < i && rc->files[k].used);
-			older = older || k > i;
-		}
+		bool newer_used = false;
+		for (uint32_t k = 0; k < i; k++)
+			newer_used = newer_used || (rc->files[k].used && rc->files[k].reactor_idx == f->reactor_idx);
 		if (newer_used)
 			continue;
 		err = read_file(rc, f);
@@ -356,32 +359,10 @@ static int read_files(struct recovery *rc)
 			f->used = true;
 		else if (err == -ENOMEM || err == -EIO || err == -EACCES || err == -EMFILE || err == -EPROTO)
 			return err;
-		else if (!older)
-			set_aside(rc, f, err); /* not even half made by a crash: damage */
+		else
+			note_damage(rc, f, err); /* a file gets its name when it is whole */
 	}
 	return 0;
-}
-
-/* --- is the page cache the one that the journal speaks of? ------------------------------------- */
-
-static int check_identity(struct recovery *rc)
-{
-	char now[IDENTITY_MAX], then[IDENTITY_MAX] = "";
-	int err = sys_cache_identity(rc->store->staging_fd, now, sizeof(now));
-	if (err)
-		return err;
-	int fd = sys_openat(rc->store->data_fd, "page-cache", O_RDWR | O_CREAT, 0600);
-	if (fd < 0)
-		return fd;
-	int64_t n = sys_pread(fd, then, sizeof(then) - 1, 0);
-	rc->cache_alive = n > 0 && strcmp(then, now) == 0;
-	if (!rc->cache_alive) {
-		err = sys_ftruncate(fd, 0);
-		if (!err)
-			err = sys_pwrite(fd, now, strlen(now), 0);
-	}
-	sys_close(fd);
-	return err;
 }
 
 /* --- from pasts to transfers ------------------------------------------------------------------ */
@@ -392,6 +373,21 @@ static int by_tid(const void *a, const void *b)
 	return x->tid < y->tid ? -1 : x->tid > y->tid;
 }
 
+/* Content from `from` on is not there. */
+static void lose(struct recovery *rc, struct past *p, const struct transfer *t, uint64_t from, const char *why)
+{
+	uint64_t before = p->cover.bytes;
+	(void)cover_remove(&p->cover, from, UINT64_MAX); /* reaches the end of the last extent: can't fail */
+	if (p->mids_count > from / MIDSTATE_BYTES)
+		p->mids_count = (uint32_t)(from / MIDSTATE_BYTES);
+	if (p->cover.bytes == before)
+		return;
+	log_warn("received segments did not survive and are missing again",
+		LS("clientid", t->clientid, t->clientid_bytes), LS("fileid", t->fileid, t->fileid_bytes),
+		LU("bytes", before - p->cover.bytes), LZ("why", why), NULL);
+	rc->lost++;
+}
+
 /* Keeps of the content only what is surely on disk. */
 static void trust_content(struct recovery *rc, struct past *p, struct transfer *t)
 {
@@ -399,23 +395,23 @@ static void trust_content(struct recovery *rc, struct past *p, struct transfer *
 	struct extent e;
 	uint64_t end = 0;
 	int err = sys_stat_at(rc->store->staging_fd, t->staging, &st);
+	t->staging_exists = err == 0;
+	if (p->exported.path && !err && st.size < p->exported.size) {
+		/* Not what was fsynced and then left alone: nothing that may be published. */
+		free(p->exported.path);
+		p->exported.path = NULL;
+		lose(rc, p, t, 0, "the staging file was changed");
+	}
+	if (p->exported.path)
+		; /* publishing begins with an fsync, and may have ended with the file in the export directory */
+	else if (!rc->set.cache_alive)
+		lose(rc, p, t, 0, "the machine was restarted");
+	else if (err)
+		lose(rc, p, t, 0, "the staging file is gone");
+	else
+		lose(rc, p, t, st.size, "the staging file is too short");
 	for (uint64_t at = 0; cover_next(&p->cover, at, &e); at = e.to)
 		end = e.to;
-	t->staging_exists = err == 0;
-	bool synced = p->exported.path != NULL; /* publishing begins with an fsync */
-	if (end > 0 && !synced && (!rc->cache_alive || err || st.size < end)) {
-		log_warn("received segments did not survive and are missing again",
-			LS("clientid", t->clientid, t->clientid_bytes), LS("fileid", t->fileid, t->fileid_bytes),
-			LU("bytes", p->cover.bytes),
-			LZ("why", !rc->cache_alive ? "the machine was restarted" :
-				err ? "the staging file is gone" : "the staging file is too short"), NULL);
-		cover_fini(&p->cover);
-		cover_init(&p->cover, UINT32_MAX);
-		p->mids_count = 0;
-		p->has_fin = false;
-		rc->lost++;
-		end = 0;
-	}
 	t->cover = p->cover;
 	t->cover.extents_max = rc->conf->transfer.extents_max;
 	cover_init(&p->cover, UINT32_MAX);
@@ -438,6 +434,8 @@ static int restore_open(struct recovery *rc, struct past *p, struct transfer *t)
 			return -ENOMEM;
 	}
 	transfer_restart_hash(t);
+	/* No segment of this generation was taken before the acknowledged replays were in its file. */
+	t->seeding = !p->exported.path && t->previous && t->previous->cover.bytes > 0 && t->cover.bytes == 0;
 	if (p->exported.path) {
 		t->exported = p->exported;
 		p->exported.path = NULL;
@@ -483,6 +481,7 @@ static int restore(struct recovery *rc, struct past *p, struct reactor **reactor
 	struct uploads *u = reactors[reactor_owner(id.clientid, id.clientid_bytes, count)]->uploads;
 	struct transfer *before = transfer_find(u, &id);
 	if (before && before->state != TRANSFER_EXPORTED) {
+		rc->damaged = true;
 		log_error("journal holds one transfer twice: the later is dropped",
 			LS("clientid", id.clientid, id.clientid_bytes), LS("fileid", id.fileid, id.fileid_bytes), NULL);
 		return 0;
@@ -496,7 +495,9 @@ static int restore(struct recovery *rc, struct past *p, struct reactor **reactor
 	t->staging = (char *)p->open.text;
 	p->open.text = NULL;
 	if (p->meta && !meta_parse(p->meta, p->meta_bytes, &t->meta))
-		t->has_meta = t->own_meta = true;
+		t->has_meta = true;
+	/* Metadata that was taken over from the generation before is the only one that another init may replace. */
+	t->own_meta = t->has_meta && (!before || !before->has_meta || !meta_equal(&t->meta, &before->meta));
 	if (p->published && p->exported.path) {
 		if (before) { /* the later export takes the place of the earlier one */
 			t->previous = NULL;
@@ -528,34 +529,113 @@ static int restore_all(struct recovery *rc, struct reactor **reactors, uint32_t 
 	return err;
 }
 
-/* Staging files of transfers that the journal knows to be over: their deletion was cut short. */
-static void sweep(struct recovery *rc)
+/* --- staging files that no transfer has ------------------------------------------------------- */
+
+struct sweep {
+	struct recovery *rc;
+	const char **kept;          /* of open transfers, sorted */
+	size_t kept_count;
+	uint32_t orphans;
+	int orphans_fd;
+};
+
+static int by_name(const void *a, const void *b)
 {
-	for (uint32_t i = 0; i < rc->slots_count; i++) {
-		const struct past *p = rc->slots[i];
-		if (p && p->opened && p->dropped && p->open.text)
-			(void)sys_unlinkat(rc->store->staging_fd, p->open.text, 0);
-	}
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
+
+static int sweep_one(void *arg, const char *name)
+{
+	struct sweep *w = arg;
+	const struct store *store = w->rc->store;
+	if (w->kept_count && bsearch(&name, w->kept, w->kept_count, sizeof(*w->kept), by_name))
+		return 0;
+	if (w->orphans_fd < 0) {
+		(void)sys_unlinkat(store->staging_fd, name, 0);
+	} else if (sys_renameat2(store->staging_fd, name, w->orphans_fd, name, 0) == 0) {
+		w->orphans++;
+	}
+	return 0;
+}
+
+static int keep_names(struct sweep *w, struct reactor **reactors, uint32_t count)
+{
+	size_t max = 0;
+	for (uint32_t i = 0; i < count; i++)
+		max += reactors[i]->uploads->count;
+	w->kept = calloc(max + 1, sizeof(*w->kept));
+	if (!w->kept)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < count; i++) {
+		const struct uploads *u = reactors[i]->uploads;
+		for (uint32_t k = 0; k < u->table_size; k++) {
+			for (const struct transfer *t = u->table[k]; t; t = t->hash_next) {
+				if (t->state != TRANSFER_EXPORTED)
+					w->kept[w->kept_count++] = t->staging;
+			}
+		}
+	}
+	qsort(w->kept, w->kept_count, sizeof(*w->kept), by_name);
+	return 0;
+}
+
+static int open_orphans(const struct recovery *rc)
+{
+	char path[PATH_MAX];
+	snprintf(path, sizeof(path), "%s/orphans", rc->conf->data);
+	int err = sys_mkdirs(path, 0700);
+	return err ? err : sys_openat(rc->store->data_fd, "orphans", O_RDONLY | O_DIRECTORY, 0);
+}
+
+static int sweep(struct recovery *rc, struct reactor **reactors, uint32_t count)
+{
+	struct sweep w = {.rc = rc, .orphans_fd = -1};
+	int err = keep_names(&w, reactors, count);
+	if (!err && rc->damaged) {
+		/* Of those that the journal knows to be over nothing is wanted. */
+		for (uint32_t i = 0; i < rc->slots_count; i++) {
+			const struct past *p = rc->slots[i];
+			if (p && p->opened && p->dropped && p->open.text)
+				(void)sys_unlinkat(rc->store->staging_fd, p->open.text, 0);
+		}
+		w.orphans_fd = open_orphans(rc);
+		err = w.orphans_fd < 0 ? w.orphans_fd : 0;
+	}
+	if (!err)
+		err = sys_list_dir(rc->store->staging_fd, sweep_one, &w);
+	if (w.orphans)
+		log_warn("staging files without a transfer are in <data>/orphans: delete them when nobody wants them",
+			LU("files", w.orphans), NULL);
+	if (w.orphans_fd >= 0)
+		sys_close(w.orphans_fd);
+	free(w.kept);
+	return err;
+}
+
+/* --- the next set ----------------------------------------------------------------------------- */
 
 static int start_journals(struct recovery *rc, struct reactor **reactors, uint32_t count)
 {
-	int err = 0;
+	for (uint32_t i = 0; i < rc->files_count; i++) {
+		if (rc->files[i].damaged)
+			journal_set_aside(rc->store, &rc->set, rc->files[i].name, rc->files[i].err);
+	}
+	int err = journal_set_begin(rc->store);
 	for (uint32_t i = 0; !err && i < count; i++)
 		err = journal_new(reactors[i], rc->store, rc->seq_max + 1, uploads_checkpoint,
 			reactors[i]->uploads, &reactors[i]->journal);
-	for (uint32_t i = 0; !err && i < rc->files_count; i++) {
-		int unlinked = sys_unlinkat(rc->store->journal_fd, rc->files[i].name, 0);
-		if (unlinked && unlinked != -ENOENT)
-			err = unlinked;
-	}
-	return err ? err : sys_fsync(rc->store->journal_fd);
+	if (!err)
+		err = journal_set_commit(rc->store, &rc->set);
+	for (uint32_t i = 0; !err && i < count; i++)
+		journal_reserve_next(reactors[i]->journal); /* the old set has given its room back */
+	return err;
 }
 
 static void recovery_free(struct recovery *rc)
 {
 	for (uint32_t i = 0; i < rc->slots_count; i++)
 		past_free(rc->slots[i]);
+	journal_set_close(&rc->set);
 	free(rc->slots);
 	free(rc);
 }
@@ -564,6 +644,8 @@ int recover_run(struct reactor **reactors, uint32_t count, char *ret_error, size
 {
 	struct recovery *rc = calloc(1, sizeof(*rc));
 	int err = rc ? 0 : -ENOMEM;
+	if (rc)
+		rc->set.fd = -1;
 	for (uint32_t i = 0; !err && i < count; i++) {
 		reactors[i]->uploads = uploads_new(reactors[i], reactors[i]->store);
 		if (!reactors[i]->uploads)
@@ -573,18 +655,19 @@ int recover_run(struct reactor **reactors, uint32_t count, char *ret_error, size
 	if (!err) {
 		rc->store = reactors[0]->store;
 		rc->conf = reactors[0]->conf;
-		err = read_files(rc);
+		err = journal_set_open(rc->store, &rc->set);
 	}
 	if (!err)
-		err = check_identity(rc);
+		err = read_files(rc);
 	if (!err)
 		err = restore_all(rc, reactors, count);
+	if (!err)
+		err = sweep(rc, reactors, count);
 	if (!err) {
 		atomic_store(&rc->store->next_tid, rc->tid_max + 1);
 		err = start_journals(rc, reactors, count);
 	}
 	if (!err) {
-		sweep(rc);
 		if (rc->records > count)
 			log_info("recovered", LU("records", rc->records), LU("transfers", rc->pasts_count),
 				LU("lost_extents", rc->lost), LU("ms", sys_mono_ms() - began), NULL);

@@ -99,7 +99,7 @@ int store_open(const struct conf *conf, struct store **ret, char *ret_error, siz
 	if (!s)
 		return -ENOMEM;
 	s->conf = conf;
-	s->data_fd = s->staging_fd = s->journal_fd = s->export_fd = -1;
+	s->data_fd = s->staging_fd = s->journal_fd = s->export_fd = s->set_fd = -1;
 	s->epoch = 1;
 	s->group = UINT32_MAX;
 	atomic_store(&s->next_tid, 1);
@@ -120,7 +120,7 @@ void store_close(struct store *s)
 {
 	if (!s)
 		return;
-	const int fds[] = {s->data_fd, s->staging_fd, s->journal_fd, s->export_fd};
+	const int fds[] = {s->data_fd, s->staging_fd, s->journal_fd, s->export_fd, s->set_fd};
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
 		if (fds[i] >= 0)
 			sys_close(fds[i]);

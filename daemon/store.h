@@ -15,6 +15,7 @@
 struct store {
 	const struct conf *conf;
 	int data_fd, staging_fd, journal_fd, export_fd;
+	int set_fd;                         /* in journal/: the files written now (journal_set.h); −1 before recovery */
 	char *export_path;
 	uint64_t epoch;                     /* 1 on one machine: the lock is the fence */
 	uint32_t group;                     /* of exported files; UINT32_MAX: unchanged */

@@ -91,7 +91,7 @@ static void start(uint64_t journal_bytes)
 	ring_world_init(&w);
 	log_init(CONF_LOG_ERROR, sys_wall_ms, on_log);
 	conf.io.journal_bytes = journal_bytes;
-	store.journal_fd = w.dir_fd;
+	store.set_fd = w.dir_fd;
 	rt.idx = REACTOR;
 	rt.conf = &conf;
 	rt.ring = w.ring;
