@@ -116,6 +116,7 @@ static void transfer_free(struct transfer *t)
 	assert(t->pins == 0 && !t->segs && !t->fins && !t->aborts && !t->gates);
 	timers_disarm(&t->u->rt->timers, &t->ttl);
 	atomic_fetch_sub(&t->u->store->backlog_bytes, t->backlog);
+	t->u->ended_count -= t->ended;
 	cover_fini(&t->cover);
 	meta_fini(&t->meta);
 	free(t->mids);
@@ -222,6 +223,8 @@ void transfer_unpin(struct transfer *t)
 static void transfer_end(struct transfer *t)
 {
 	t->gone = true;
+	t->u->ended_count += !t->ended;
+	t->ended = true;
 	t->state = TRANSFER_OPEN;
 	transfer_pin(t);
 	transfer_unpin(t);

@@ -79,6 +79,7 @@ struct transfer {
 	enum transfer_state state;
 	uint32_t pins;
 	bool gone;               /* has left the table */
+	bool ended;              /* and is freed with its last pin */
 	bool is_counted;         /* counts as open in the store */
 	int64_t opened_at_ms;    /* wall clock */
 	uint64_t active_ms;      /* monotonic, last activity */
@@ -163,6 +164,7 @@ struct uploads {
 	uint32_t exported_count;
 	struct transfer *memory, **memory_tail; /* exported ones in the table, oldest first; linked as lru */
 	uint32_t publishing;
+	uint32_t ended_count;    /* transfers that have ended but are still pinned */
 	struct publish *publish_queue, **publish_queue_tail;
 	uint64_t *synced_dirs;   /* hashes of directories whose entry is durable (export.c) */
 	struct transfer *pass;   /* those that got small segments in the present pass (ingest.c) */

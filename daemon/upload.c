@@ -480,11 +480,12 @@ bool uploads_is_idle(const struct uploads *u)
 {
 	for (uint32_t i = 0; i < u->table_size; i++) {
 		for (const struct transfer *t = u->table[i]; t; t = t->hash_next) {
-			if (t->pins || t->segs || t->fins || t->aborts || t->inits)
+			if (t->pins || t->segs || t->fins || t->aborts || t->inits ||
+				(t->previous && t->previous->segs))
 				return false;
 		}
 	}
-	return true;
+	return u->ended_count == 0;
 }
 
 static int by_tid(const void *a, const void *b)
