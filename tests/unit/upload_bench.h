@@ -168,9 +168,10 @@ static inline void bench_down(struct bench *b)
 	for (int i = 0; i < 2000 && ring_busy_count(b->rt.ring); i++)
 		turn(b);
 	uploads_free(b->rt.uploads);
-	ring_free(b->rt.ring);
 	journal_free(b->rt.journal);
+	/* A thread whose post has been run may still be about to look whether the ring must be woken. */
 	verify_free(b->rt.verify);
+	ring_free(b->rt.ring);
 	bufs_free(b->rt.bufs);
 	store_close(b->rt.store);
 }
