@@ -44,6 +44,8 @@ struct conf {
 		uint32_t session_expiry_max_s; /* session_expiry_max: 7d */
 		uint32_t sessions_max;         /* sessions_max: 200000, connected or not */
 		uint32_t subscriptions_max;    /* subscriptions_max: 100 per session */
+		uint32_t filter_levels_max;    /* filter_levels_max: 128 levels of a topic filter, each of which takes
+		                                * some 100 bytes of memory */
 		uint32_t queue_messages_max;   /* queue_messages: 1000 per session */
 		uint64_t queue_bytes_max;      /* queue_bytes: 1MiB per session */
 		uint64_t queue_total_bytes_max; /* queue_total: 256MiB in all sessions */

@@ -80,6 +80,7 @@ const struct conf_key conf_keys[] = {
 	SECONDS("mqtt.session_expiry_max", mqtt.session_expiry_max_s, "7d", 0, UINT32_MAX),
 	COUNT("mqtt.sessions_max", mqtt.sessions_max, "200000", 1, 100000000),
 	COUNT("mqtt.subscriptions_max", mqtt.subscriptions_max, "100", 0, 1000000),
+	COUNT("mqtt.filter_levels_max", mqtt.filter_levels_max, "128", 1, 65536),
 	COUNT("mqtt.queue_messages", mqtt.queue_messages_max, "1000", 0, 10000000),
 	SIZE64("mqtt.queue_bytes", mqtt.queue_bytes_max, "1MiB", 0, TIB),
 	SIZE64("mqtt.queue_total", mqtt.queue_total_bytes_max, "256MiB", 0, TIB),

@@ -346,6 +346,8 @@ uint8_t session_subscribe(struct session *s, struct mqtt_str filter, uint8_t opt
 {
 	if (topic_is_shared(filter.s, filter.bytes))
 		return MQTT_RC_SHARED_UNSUPPORTED;
+	if (trie_levels(filter.s, filter.bytes) > s->broker->conf->mqtt.filter_levels_max)
+		return MQTT_RC_QUOTA_EXCEEDED;
 	if (s->out == NULL) {
 		s->out = session_out_new();
 		if (s->out == NULL)

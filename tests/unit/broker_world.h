@@ -111,6 +111,7 @@ static inline void world_init(struct world *w)
 	w->now_ms = 1000000;
 	w->conf.mqtt.sessions_max = 1000;
 	w->conf.mqtt.subscriptions_max = 100;
+	w->conf.mqtt.filter_levels_max = 128;
 	w->conf.mqtt.queue_messages_max = 1000;
 	w->conf.mqtt.queue_bytes_max = 1 << 20;
 	w->conf.mqtt.queue_total_bytes_max = 1 << 28;

@@ -262,6 +262,10 @@ Test(broker, subscriptions_have_a_limit)
 	cr_expect_eq(subscribe(s, "d", 1, 0), 1);
 	cr_expect_eq(subscribe(s, "$share/g/a", 1, 0), 0x9e);
 	cr_expect_eq(stats(0).subscriptions, 3);
+	w.conf.mqtt.filter_levels_max = 4;
+	cr_expect_eq(session_unsubscribe(s, span("a")), 0);
+	cr_expect_eq(subscribe(s, "1/2/3/4/5", 1, 0), 0x97);
+	cr_expect_eq(subscribe(s, "1/2/3/4", 1, 0), 1);
 	world_publish(&w, NULL, "b", "x", 1);
 	conn_expect_none(&c1);
 }
