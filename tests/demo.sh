@@ -25,7 +25,11 @@ fail() {
 }
 
 say() {
-	printf '\n\033[1m$ %s\033[0m\n' "$*"
+	if [ -t 1 ]; then
+		printf '\n\033[1m$ %s\033[0m\n' "$*"
+	else
+		printf '\n$ %s\n' "$*"
+	fi
 }
 
 # Fills the array `files`: plain names, each different; the largest below 64 MiB, and some of all sizes.
