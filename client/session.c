@@ -300,7 +300,14 @@ static void flush(struct session *s)
 	if (s->link.bytes_sent != before) {
 		s->sent_ms = session_now_ms();
 	}
-	if (r < 0) {
+	if (r == 0 || r == 1) {
+		return;
+	}
+	/* What came in before the connection broke is read first: a DISCONNECT there says why. */
+	if (link_read(&s->link) > 0) {
+		session_packets_handle(s);
+	}
+	if (s->link.fd >= 0) {
 		session_lost(s, "the connection to %s:%s was lost: %s", s->conf->host,
 			s->conf->port, strerror(-r));
 	}

@@ -92,6 +92,8 @@ class FakeServer:
                 peer, _ = self.listener.accept()
             except OSError:
                 return
+            # What is sent right before a reset must be on its way by then.
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=Connection(self, peer).run, daemon=True).start()
 
     def close(self):
