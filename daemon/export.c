@@ -9,16 +9,20 @@
  * Every generation has a directory of its own, {clientid}/{fileid}[~n]/, so no export can meet another one's name. The
  * path is journaled before anything of it exists, so a restart finds what was begun:
  *
- *     staging file there, final name not   → goes on with the same directory
+ *     staging file there, final name not   → what had been made is taken away, then as at first
+ *     staging file and final name there    → the name is somebody else's: the next suffix
  *     final name there, staging file not   → the rename happened: sync, record
- *     both there                           → the name is somebody else's: the next suffix
  *     neither                              → renamed and already taken away by the consumer: record
  *
  * The entries of the directories above must be durable too. One that was there already may have been made a moment ago by
  * a publish that has not synced yet, so all are synced up to the root, but for those this reactor has synced before.
  *
  * A failure before the rename removes what was made. A failed sync after it takes the rename back: nobody was told, and
- * the client's next fin tries again.
+ * the client's next fin tries again. When the PUBLISHED record may or may not be durable, the file stays: after a restart both
+ * readings of the journal find it there.
+ *
+ * A failed fsync of the staging file is final for that file, since the next one was seen to succeed over lost writes: it is deleted
+ * and received again.
  */
 #include <assert.h>
 #include <errno.h>
@@ -38,7 +42,7 @@
 #define RENAME_NOREPLACE (1 << 0)
 #endif
 
-enum { DIRS_MAX = 5, SUFFIX_MAX = 1000000, SYNCED_SLOTS = 4096 };
+enum { DIRS_MAX = 5, SUFFIX_MAX = 1000000, SUFFIX_DIGITS_MAX = 7, SYNCED_SLOTS = 4096 };
 
 #define MANIFEST ".manifest.json" /* no escaped name begins with a dot */
 
@@ -56,8 +60,8 @@ struct publish {
 	uint32_t suffix;             /* 1: none */
 	uint32_t dirs_count;         /* directories on the path */
 	uint32_t dir_idx;
-	bool reuse_dir;              /* resumed: the directory may be there already */
 	bool renamed, made_dir, fd_counted;
+	bool lost;                   /* the staging file is gone, or not to be trusted */
 	int dir_fd, parent_fd, manifest_fd;
 	char *manifest;
 	size_t manifest_bytes, manifest_put;
@@ -86,6 +90,16 @@ static void emqx_buckets(const struct transfer *t, char ret[48])
 	snprintf(ret, 48, "%.2s/%.2s/%s/", hex, hex + 2, hex + 4);
 }
 
+static void find_ends(struct publish *p)
+{
+	p->dirs_count = 0;
+	for (uint32_t i = 0; p->dir[i] && p->dirs_count < DIRS_MAX - 1; i++) {
+		if (p->dir[i] == '/')
+			p->ends[p->dirs_count++] = i;
+	}
+	p->ends[p->dirs_count++] = (uint32_t)strlen(p->dir);
+}
+
 /* Fills dir, ends and name from the ids, the suffix and the layout. */
 static void make_path(struct publish *p)
 {
@@ -99,12 +113,33 @@ static void make_path(struct publish *p)
 	if (p->suffix > 1)
 		snprintf(suffix, sizeof(suffix), "~%u", p->suffix);
 	snprintf(p->dir, sizeof(p->dir), "%s%s/%s%s", buckets, client, file, suffix);
-	p->dirs_count = 0;
-	for (uint32_t i = 0; p->dir[i]; i++) {
-		if (p->dir[i] == '/')
-			p->ends[p->dirs_count++] = i;
+	find_ends(p);
+}
+
+/* The n of a last component "…~n"; 1: none. An id that was cut off ends in "~" and more digits than a number has. */
+static uint32_t suffix_of(const char *dir)
+{
+	const char *mark = strrchr(dir, '~');
+	size_t digits = mark ? strspn(mark + 1, "0123456789") : 0;
+	if (digits == 0 || digits > SUFFIX_DIGITS_MAX || mark[1 + digits])
+		return 1;
+	return (uint32_t)strtoul(mark + 1, NULL, 10);
+}
+
+/* The same from the path that the journal has, whatever the layout is now. */
+static void adopt_path(struct publish *p)
+{
+	const char *path = p->t->exported.path, *slash = strrchr(path, '/');
+	size_t dir_bytes = slash ? (size_t)(slash - path) : 0;
+	if (dir_bytes == 0 || dir_bytes >= sizeof(p->dir)) {
+		make_path(p);
+		return;
 	}
-	p->ends[p->dirs_count++] = (uint32_t)strlen(p->dir);
+	memcpy(p->dir, path, dir_bytes);
+	p->dir[dir_bytes] = 0;
+	snprintf(p->name, sizeof(p->name), "%s", slash + 1);
+	p->suffix = suffix_of(p->dir);
+	find_ends(p);
 }
 
 /* The prefix of dir that is its idx-th directory, into path. */
@@ -156,6 +191,9 @@ static void set_synced(struct publish *p, uint32_t idx, bool synced)
 
 static void start_next(struct uploads *u)
 {
+	if (u->starting)
+		return; /* one that fails at once ends in here: the loop goes on with the next */
+	u->starting = true;
 	while (u->publish_queue && u->publishing < u->conf->export.parallel_max) {
 		struct publish *p = u->publish_queue;
 		u->publish_queue = p->next;
@@ -165,6 +203,7 @@ static void start_next(struct uploads *u)
 		u->publishing++;
 		step(p);
 	}
+	u->starting = false;
 }
 
 /* What a failed publish made goes again; blocking calls, on a path that is rare. */
@@ -178,7 +217,7 @@ static void undo(struct publish *p)
 		if (err) {
 			log_error("a file stays in the export directory that was not acknowledged",
 				LZ("path", t->exported.path), LE("error", err), NULL);
-			transfer_uncover(t, 0, UINT64_MAX);
+			p->lost = true;
 			return;
 		}
 		t->staging_exists = true;
@@ -194,7 +233,9 @@ static void publish_end(struct publish *p, int err)
 {
 	struct transfer *t = p->t;
 	struct uploads *u = t->u;
-	if (err)
+	if (err && t->is_published)
+		p->lost = true; /* the record may stand: the file stays in the export directory */
+	else if (err)
 		undo(p);
 	else
 		t->staging_exists = false;
@@ -206,6 +247,10 @@ static void publish_end(struct publish *p, int err)
 		sys_close(p->manifest_fd);
 	if (p->fd_counted)
 		staging_put(t);
+	if (p->lost) {
+		transfer_uncover(t, 0, UINT64_MAX);
+		staging_abandon(t);
+	}
 	free(p->manifest);
 	free(p);
 	t->publish = NULL;
@@ -233,6 +278,42 @@ static int manifest_make(struct publish *p)
 	return p->manifest ? 0 : -ENOMEM;
 }
 
+/* Was this manifest written by this publish, before a restart? It is ours up to the time of export, or up to where it was cut off. */
+static bool manifest_is_ours(struct publish *p, int fd)
+{
+	char *last = NULL, *there = manifest_make(p) == 0 ? malloc(p->manifest_bytes) : NULL;
+	bool is_ours = false;
+	if (there) {
+		int64_t got = sys_pread(fd, there, p->manifest_bytes, 0);
+		for (char *at = p->manifest; (at = strstr(at, "\"exported_at\"")); at++)
+			last = at;
+		size_t same = last ? (size_t)(last - p->manifest) : 0;
+		if (got >= 0 && (size_t)got < same)
+			same = (size_t)got;
+		is_ours = got >= 0 && memcmp(there, p->manifest, same) == 0;
+	}
+	free(there);
+	free(p->manifest);
+	p->manifest = NULL;
+	return is_ours;
+}
+
+/* After a restart: takes away what this publish had made before its file was renamed. A directory that is another export's stays:
+ * making ours meets it, and takes the next suffix. */
+static void undo_before_restart(struct publish *p)
+{
+	struct store *store = p->t->u->store;
+	char manifest[PATH_MAX + 32];
+	snprintf(manifest, sizeof(manifest), "%s/%s", p->dir, MANIFEST);
+	int fd = sys_openat(store->export_fd, manifest, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+	if (fd >= 0) {
+		if (manifest_is_ours(p, fd))
+			(void)sys_unlinkat(store->export_fd, manifest, 0);
+		sys_close(fd);
+	}
+	(void)sys_unlinkat(store->export_fd, p->dir, AT_REMOVEDIR);
+}
+
 /* --- the switch ------------------------------------------------------------------------------- */
 
 static void on_recorded(struct journal_waiter *w, int err)
@@ -247,11 +328,8 @@ static void on_recorded(struct journal_waiter *w, int err)
 static void record_path(struct publish *p)
 {
 	struct transfer *t = p->t;
-	int err = 0;
-	if (!p->reuse_dir) {
-		make_path(p);
-		err = set_exported_path(p);
-	}
+	make_path(p);
+	int err = set_exported_path(p);
 	if (err) {
 		publish_end(p, err);
 		return;
@@ -359,9 +437,24 @@ static void begin(struct publish *p)
 	}
 }
 
+static void on_file_synced(struct publish *p, int res)
+{
+	struct transfer *t = p->t;
+	if (res == 0) {
+		record_path(p);
+		return;
+	}
+	log_error("the disk lost bytes of a staging file: it is received again",
+		LS("clientid", t->clientid, t->clientid_bytes), LS("fileid", t->fileid, t->fileid_bytes),
+		LE("error", res), NULL);
+	(void)sys_unlinkat(t->u->store->staging_fd, t->staging, 0); /* at once: the new file has the same name */
+	p->lost = true;
+	publish_end(p, res);
+}
+
 static void on_dir_made(struct publish *p, int res)
 {
-	if (res == -EEXIST && !p->reuse_dir) {
+	if (res == -EEXIST) {
 		p->suffix = p->suffix < p->t->generation ? p->t->generation : p->suffix + 1;
 		if (p->suffix > SUFFIX_MAX)
 			publish_end(p, -EEXIST);
@@ -369,7 +462,7 @@ static void on_dir_made(struct publish *p, int res)
 			record_path(p);
 		return;
 	}
-	if (res < 0 && res != -EEXIST) {
+	if (res < 0) {
 		publish_end(p, res);
 		return;
 	}
@@ -380,8 +473,7 @@ static void on_dir_made(struct publish *p, int res)
 static void on_renamed(struct publish *p, int res)
 {
 	if (res == -EEXIST) {
-		/* Only after a restart: the directory is somebody else's after all. */
-		p->reuse_dir = false;
+		/* Somebody put a file of that name into our directory: it is theirs now. */
 		p->made_dir = false;
 		sys_close(p->dir_fd);
 		p->dir_fd = -1;
@@ -447,9 +539,7 @@ static void step(struct publish *p)
 		ring_fsync(ring, &p->op, t->fd);
 		return;
 	case PUBLISH_SYNC:
-		if (res < 0)
-			break;
-		record_path(p);
+		on_file_synced(p, res);
 		return;
 	case PUBLISH_RECORD:
 		p->dir_idx = 0;
@@ -564,6 +654,12 @@ void export_start(struct transfer *t)
 		export_resume(t);
 		return;
 	}
+	int err = journal_error(t->u->rt->journal);
+	if (err) {
+		/* Without a journal nothing can be published; and the file may lie in the export directory already. */
+		transfer_on_published(t, err);
+		return;
+	}
 	if (!staging_get(t)) {
 		if (t->staging_state == STAGING_FAILED)
 			transfer_on_published(t, t->staging_err);
@@ -577,19 +673,6 @@ void export_start(struct transfer *t)
 	}
 	p->fd_counted = true;
 	enqueue(p);
-}
-
-/* Takes the directory and the suffix out of the journaled path. */
-static void adopt_path(struct publish *p)
-{
-	struct transfer *t = p->t;
-	const char *slash = strrchr(t->exported.path, '/');
-	make_path(p);
-	while (slash && p->suffix < SUFFIX_MAX && (strlen(p->dir) != (size_t)(slash - t->exported.path) ||
-		memcmp(p->dir, t->exported.path, strlen(p->dir)) != 0)) {
-		p->suffix++;
-		make_path(p);
-	}
 }
 
 void export_resume(struct transfer *t)
@@ -610,9 +693,10 @@ void export_resume(struct transfer *t)
 	adopt_path(p);
 	p->fd_counted = has_staging;
 	if (has_staging) {
-		p->reuse_dir = !has_final;
 		if (has_final)
 			p->suffix++;
+		else
+			undo_before_restart(p);
 		enqueue(p);
 		return;
 	}

@@ -67,6 +67,15 @@ void staging_let_go(struct transfer *t)
 	t->staging_exists = false;
 }
 
+void staging_abandon(struct transfer *t)
+{
+	staging_let_go(t);
+	t->fallocated = 0;
+	if (t->is_counted)
+		atomic_fetch_add(&t->u->store->unallocated_bytes, t->allocated);
+	t->allocated = 0;
+}
+
 static void lru_push(struct transfer *t)
 {
 	struct uploads *u = t->u;
@@ -109,8 +118,9 @@ bool staging_get(struct transfer *t)
 {
 	switch (t->staging_state) {
 	case STAGING_NONE:
-		open_start(t);
-		return false;
+		if (t->fd < 0)
+			open_start(t);
+		return false; /* else the one abandoned is still in use: staging_put goes on */
 	case STAGING_OPENING:
 	case STAGING_FAILED:
 		return false;
@@ -137,12 +147,15 @@ void staging_put(struct transfer *t)
 		return;
 	if (t->staging_state == STAGING_OPENING)
 		return; /* an operation on it is in flight: opened() goes on */
-	if (t->staging_state == STAGING_NONE)
+	if (t->staging_state == STAGING_NONE) {
 		fd_close(t);
-	else if (t->gone)
+		if (!t->gone && t->state != TRANSFER_EXPORTED)
+			transfer_step(t); /* who wants the file may open a new one */
+	} else if (t->gone) {
 		staging_close(t);
-	else if (t->staging_state == STAGING_OPEN)
+	} else if (t->staging_state == STAGING_OPEN) {
 		lru_push(t);
+	}
 }
 
 static void opened(struct transfer *t, int err)

@@ -166,6 +166,7 @@ struct uploads {
 	uint32_t publishing;
 	uint32_t ended_count;    /* transfers that have ended but are still pinned */
 	struct publish *publish_queue, **publish_queue_tail;
+	bool starting;           /* the queue is being worked off (export.c) */
 	uint64_t *synced_dirs;   /* hashes of directories whose entry is durable (export.c) */
 	struct transfer *pass;   /* those that got small segments in the present pass (ingest.c) */
 };
@@ -258,6 +259,8 @@ void staging_put(struct transfer *t);
 void staging_delete(struct transfer *t);
 /* The file has become the exported one: the fd is closed as soon as nobody uses it. */
 void staging_let_go(struct transfer *t);
+/* The file is lost, or lies elsewhere: whoever wants it next gets a new one. The caller has taken its content out of coverage. */
+void staging_abandon(struct transfer *t);
 /* Closes the fd; nobody may use it. */
 void staging_close(struct transfer *t);
 
