@@ -330,8 +330,10 @@ static void seg_requeue(struct seg *s, struct transfer *to)
 		sys_close(s->export_fd);
 	s->export_fd = -1;
 	list_push(to, s);
-	transfer_unpin(from);
 	transfer_step(to);
+	if (from->segs)
+		transfer_step(from); /* whoever waited there for its range moves on, too */
+	transfer_unpin(from);
 }
 
 /* The segment differs from the exported file, or that can't be told: it belongs to the next generation. */
