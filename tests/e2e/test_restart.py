@@ -181,7 +181,7 @@ def test_damaged_tail_of_the_journal(t):
     up.init("f", size=100)
     up.segment("f", 0, b"x" * 10)
     d.kill()
-    for path in (d.data / "journal").iterdir():
+    for path in (d.data / "journal").rglob("r*.log"):
         data = bytearray(path.read_bytes())
         end = len(bytes(data).rstrip(b"\0"))
         if end > 200:
