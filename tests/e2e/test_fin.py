@@ -230,9 +230,11 @@ def test_a_file_in_the_way_is_never_replaced(t):
     place = d.export_dir("way", "f")
     place.mkdir(parents=True)
     (place / "a.bin").write_bytes(b"precious")
+    (place / ".manifest.json").write_bytes(b"theirs")
     up = t.uploader("way")
     up.upload("f", b"new content")
     eq((place / "a.bin").read_bytes(), b"precious", "the file that was there")
+    eq((place / ".manifest.json").read_bytes(), b"theirs", "the manifest that was there")
     contents = sorted(p.read_bytes() for p in d.exported_files())
     eq(contents, [b"new content", b"precious"], "exports")
 

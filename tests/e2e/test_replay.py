@@ -35,6 +35,8 @@ def test_everything_again(t, version, size, restart):
     # In other pieces, in another order, and with checksums.
     for topic, piece in segments("f", data, 77_777)[::-1]:
         up.check(f"{topic}/{sha256(piece)}", piece)
+    # Recognised one by one: no transfer was opened for them.
+    eq((up.status("f")["state"], d.stats()["transfers_open"]), ("exported", 0), "before fin")
     up.fin("f", size, sha256(data))
     staged_nothing(d)
     eq(contents(d, "again"), [data], "generations")
