@@ -1,11 +1,12 @@
 /*
- * The life of a connection: its beginning, the run list, its time limits, its end. conn.h has the states.
+ * The life of a connection: its beginning, the run list, its time limits, its end. conn.h has the
+ * states.
  *
- * Two run lists, so that a turn ends: what is noted while the lists are worked off is still done in this turn, unless it asked
- * for the next one because it has used up its share.
+ * Two run lists, so that a turn ends: what is noted while the lists are worked off is still done
+ * in this turn, unless it asked for the next one because it has used up its share.
  *
- * One timer for all limits. It is armed for the nearest one, and not moved when that gets later (with every received byte):
- * when it fires too early it is armed again.
+ * One timer for all limits. It is armed for the nearest one, and not moved when that gets later
+ * (with every received byte): when it fires too early it is armed again.
  */
 #include "conn.h"
 
@@ -152,7 +153,8 @@ void conn_hold(struct conn *c, uint64_t delay_ms)
 
 /* --- time limits ------------------------------------------------------------------------------ */
 
-/* How long the peer may be silent: one and a half times the keep alive [MQTT-3.1.2-22]; UINT64_MAX: for ever. */
+/* How long the peer may be silent: one and a half times the keep alive [MQTT-3.1.2-22];
+ * UINT64_MAX: for ever. */
 static uint64_t silence_ms(const struct conn *c)
 {
 	return c->keep_alive_s ? (uint64_t)c->keep_alive_s * 1500 : UINT64_MAX;
@@ -282,7 +284,8 @@ static void send_disconnect(struct conn *c, uint8_t reason)
 	struct mqtt_disconnect d = {.reason = reason};
 	if (reason == 0 || c->version < MQTT_V5 || c->state != CONN_OPEN)
 		return;
-	size_t bytes = mqtt_encode_disconnect(packet, sizeof(packet), c->version, MQTT_DISCONNECT, &d);
+	size_t bytes = mqtt_encode_disconnect(packet, sizeof(packet), c->version,
+		MQTT_DISCONNECT, &d);
 	conn_send(c, packet, (uint32_t)bytes, NULL, 0);
 }
 
@@ -291,7 +294,8 @@ static void leave(struct conn *c, uint8_t reason)
 {
 	send_disconnect(c, reason);
 	if (c->session)
-		log_debug("client disconnected", LS("clientid", c->session->clientid, c->session->clientid_bytes),
+		log_debug("client disconnected",
+			LS("clientid", c->session->clientid, c->session->clientid_bytes),
 			LU("reason", reason), NULL);
 	/* From here on no answer finds its way to it. */
 	c->state = CONN_CLOSING;
@@ -332,7 +336,8 @@ void conn_fail(struct conn *c, uint8_t reason)
 	conn_end(c, reason, true);
 }
 
-/* Our side is sent and ended: waits for the peer's end, throwing away what it still sends. True: it has come. */
+/* Our side is sent and ended: waits for the peer's end, throwing away what it still sends. True:
+ * it has come. */
 static bool peer_has_ended(struct conn *c)
 {
 	int n = 1;

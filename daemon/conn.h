@@ -1,23 +1,26 @@
 /*
- * One connection of a client: its socket, what of a packet has arrived so far, what waits to be sent.
+ * One connection of a client: its socket, what of a packet has arrived so far, what waits to be
+ * sent.
  *
  *     accept ──► CONNECT ──CONNACK──► OPEN ──────────────► CLOSING ──► (freed)
  *                   │  ▲                                      ▲
  *                   │  └─MOVING: to the reactor that owns it  │
  *                   └──── refused, timeout, not MQTT ─────────┘
  *
- * A connection belongs to one reactor's thread. Everything that happens to it (readable, sent, resumed, timer) only notes that and
- * puts it on the reactor's run list; conn_step, once per turn, reads, decodes and sends. So no call from another module ever
- * finds it in the middle of something, and all acknowledgements of a turn leave in one send.
+ * A connection belongs to one reactor's thread. Everything that happens to it (readable, sent,
+ * resumed, timer) only notes that and puts it on the reactor's run list; conn_step, once per turn,
+ * reads, decodes and sends. So no call from another module ever finds it in the middle of
+ * something, and all acknowledgements of a turn leave in one send.
  *
- * Closing is a join: what was prepared to be sent is sent, the peer's last bytes are thrown away (closing a socket with unread
- * bytes would reset it, and the peer lose our last words), the operations are cancelled, and when none is left the descriptor
- * is closed.
+ * Closing is a join: what was prepared to be sent is sent, the peer's last bytes are thrown away
+ * (closing a socket with unread bytes would reset it, and the peer lose our last words), the
+ * operations are cancelled, and when none is left the descriptor is closed.
  *
  * An idle connection holds no buffer, no output and no stash: only this struct and its session.
  *
- * Files: conn.c life, run list, timer; conn_read.c socket → packets; conn_payload.c the payload of a PUBLISH that is not whole;
- * conn_send.c output; conn_connect.c CONNECT; conn_publish.c PUBLISH; conn_packet.c the other packets.
+ * Files: conn.c life, run list, timer; conn_read.c socket → packets; conn_payload.c the payload of
+ * a PUBLISH that is not whole; conn_send.c output; conn_connect.c CONNECT; conn_publish.c PUBLISH;
+ * conn_packet.c the other packets.
  */
 #ifndef SLUICE_CONN_H
 #define SLUICE_CONN_H
@@ -39,10 +42,15 @@ struct reply;
 struct hold;
 
 enum conn_state {
-	CONN_CONNECT, /* accepted, or arrived from another reactor: nothing but CONNECT is understood. Next: MOVING, OPEN, CLOSING */
-	CONN_MOVING,  /* about to be posted to its owner, or posted. Next: CONNECT, there */
-	CONN_OPEN,    /* has a session, CONNACK is on its way. Next: CLOSING */
-	CONN_CLOSING, /* has neither session nor replies; conn.c ends it */
+	/* Accepted, or arrived from another reactor: only CONNECT is understood. Next: MOVING,
+	 * OPEN, CLOSING. */
+	CONN_CONNECT,
+	/* About to be posted to its owner, or posted. Next: CONNECT, there. */
+	CONN_MOVING,
+	/* Has a session; CONNACK is on its way. Next: CLOSING. */
+	CONN_OPEN,
+	/* Has neither session nor replies; conn.c ends it. */
+	CONN_CLOSING,
 };
 
 /* Why nothing is read at present; reading goes on when all are gone. */
@@ -81,21 +89,23 @@ struct conn {
 	bool fin_sent;                      /* CLOSING: our side of the stream is ended */
 	uint16_t move_to;                   /* MOVING: index of the reactor */
 	uint16_t keep_alive_s;              /* as it applies; 0: none */
-	/* Received bytes that are not handled yet: part of a packet, or whole ones while reading is stopped. NULL: none. */
+	/* Received bytes that are not handled yet: part of a packet, or whole ones while reading
+	 * is stopped. NULL: none. */
 	uint8_t *stash;
 	uint32_t stash_bytes;
-	struct payload *payload;            /* inside a PUBLISH whose payload is still arriving; NULL: not */
+	struct payload *payload;            /* of a PUBLISH that is still arriving, or NULL */
 	struct alias *aliases;              /* topic_alias_max of them, or NULL */
 	struct chunk *out, **out_tail;      /* output; the first one may be in flight */
 	uint32_t unsent;
-	uint32_t unacked;                   /* QoS 2 PUBLISHes whose exchange is not over, for Receive Maximum */
+	uint32_t unacked;                   /* QoS 2 exchanges not over, for Receive Maximum */
 	struct reply *replies, **replies_tail, *detached;
 	uint32_t replies_count, replies_bytes;
-	uint64_t active_ms;                 /* last byte received; while STOP_OUTPUT, last byte sent */
-	/* Since when, and with how many bytes since, the present packet is incomplete; window_ms 0: it isn't. */
+	uint64_t active_ms;                 /* last byte received; in STOP_OUTPUT, last sent */
+	/* Since when, and with how many bytes since, the present packet is incomplete; window_ms
+	 * 0: it isn't. */
 	uint64_t window_ms;
 	uint32_t window_bytes;
-	uint64_t until_ms;                  /* CONNECT: to be there by then; HOLD: closed then; CLOSING: given up then */
+	uint64_t until_ms;                  /* CONNECT is there, HOLD closed, CLOSING given up */
 };
 
 struct conns {
@@ -113,7 +123,8 @@ void conns_free(struct conns *cs); /* empty; NULL is fine */
 void conns_run(struct conns *cs);
 /* Is one of them noted: is more to be done at once? */
 bool conns_are_noted(const struct conns *cs);
-/* The daemon ends: connections without outstanding answers are closed now, the others when they have got them. */
+/* The daemon ends: connections without outstanding answers are closed now, the others when they
+ * have got them. */
 void conns_drain(struct conns *cs);
 /* The time for that is over. */
 void conns_end_all(struct conns *cs);
@@ -121,8 +132,8 @@ void conns_end_all(struct conns *cs);
 /* --- conn.c --- */
 /* Takes over fd. */
 void conn_accept(struct reactor *rt, int fd);
-/* Ends it: takes it out of everything, sends DISCONNECT with `reason` to a v5 client (0: no word), and closes it. with_will:
- * the session's will is published. Idempotent. */
+/* Ends it: takes it out of everything, sends DISCONNECT with `reason` to a v5 client (0: no word),
+ * and closes it. with_will: the session's will is published. Idempotent. */
 void conn_end(struct conn *c, uint8_t reason, bool with_will);
 /* Another connection has the session now. */
 void conn_taken_over(struct conn *c);
@@ -150,7 +161,8 @@ enum take {
 	TAKE_DONE, /* consumed *ret_used bytes */
 	TAKE_LEFT, /* the connection ends or moves: hands off */
 };
-/* The bytes a handler looks at: bytes [0, bytes) at data, in buf (NULL: nobody may keep a reference). */
+/* The bytes a handler looks at: bytes [0, bytes) at data, in buf (NULL: nobody may keep a
+ * reference). */
 struct input {
 	struct buf *buf;
 	const uint8_t *data;
@@ -158,7 +170,8 @@ struct input {
 };
 /* Reads and handles what is there, up to a budget. */
 void conn_read(struct conn *c);
-/* Keeps bytes that are not handled yet in front of everything received later. They may lie in the stash. */
+/* Keeps bytes that are not handled yet in front of everything received later; the stash is empty.
+ * 0 or −ENOMEM: then the connection is failed. */
 int conn_stash(struct conn *c, const uint8_t *data, uint32_t bytes);
 /* Bytes have come in. */
 void conn_count_received(struct conn *c, uint32_t bytes);
@@ -190,10 +203,12 @@ struct payload {
 	uint8_t *data;         /* COLLECT: owned; the head, then what has come of the payload */
 	uint32_t head_bytes, bytes, bytes_max;
 };
-/* Takes over pl (its reply, its data) and ends it at once when nothing is left to come. 0 or −ENOMEM: then the connection is failed. */
+/* Takes over pl (its reply, its data) and ends it at once when nothing is left to come. 0 or
+ * −ENOMEM: then the connection is failed. */
 int payload_begin(struct conn *c, const struct payload *pl);
 /* Copies what has arrived of a PUBLISH into pl->data and sets what COLLECT needs. 0 or −ENOMEM. */
-int payload_keep(struct payload *pl, const struct input *in, uint32_t head_bytes, uint32_t payload_bytes);
+int payload_keep(struct payload *pl, const struct input *in, uint32_t head_bytes,
+	uint32_t payload_bytes);
 /* What the socket says after a step of reading. */
 enum step {
 	STEP_AGAIN, /* there may be more */
@@ -207,13 +222,16 @@ void payload_cut(struct conn *c);
 
 /* --- conn_publish.c --- */
 enum take conn_publish(struct conn *c, const struct input *in, uint32_t *ret_used);
-/* A collected PUBLISH is complete, its payload behind its head. rp: of a command, handed over; else NULL. */
+/* A collected PUBLISH is complete, its payload behind its head. rp: of a command, handed over;
+ * else NULL. */
 void conn_publish_whole(struct conn *c, const uint8_t *data, uint32_t bytes, struct reply *rp);
 /* A drained command's payload has passed. */
 void conn_command_whole(struct conn *c, struct reply *rp);
 void conn_free_aliases(struct conn *c); /* idempotent */
-/* Is what begins here, in the first bytes of the socket, a segment that is to be spliced? Then *ret_head_bytes. */
-bool conn_peek_is_large(const struct conn *c, const uint8_t *data, uint32_t bytes, uint32_t *ret_head_bytes);
+/* Is what begins here, in the first bytes of the socket, a segment that is to be spliced? Then
+ * *ret_head_bytes. */
+bool conn_peek_is_large(const struct conn *c, const uint8_t *data, uint32_t bytes,
+	uint32_t *ret_head_bytes);
 
 /* --- conn_connect.c --- */
 enum take conn_connect(struct conn *c, const struct input *in, uint32_t *ret_used);
@@ -223,10 +241,14 @@ enum take conn_connect(struct conn *c, const struct input *in, uint32_t *ret_use
 void conn_packet(struct conn *c, uint8_t type, const uint8_t *body, uint32_t body_bytes);
 
 /* --- conn_send.c --- */
-/* Appends to the output. False: closing, or out of memory (the connection then ends soon); nothing was appended. */
-bool conn_send(struct conn *c, const void *head, uint32_t head_bytes, const void *body, uint32_t body_bytes);
-/* PUBACK, PUBREC, PUBREL, PUBCOMP; with the reason string where it may be and fits. text NULL: none. */
-void conn_send_ack(struct conn *c, uint8_t type, uint16_t packet_id, uint8_t reason, const char *text);
+/* Appends to the output. False: closing, or out of memory (the connection then ends soon); nothing
+ * was appended. */
+bool conn_send(struct conn *c, const void *head, uint32_t head_bytes, const void *body,
+	uint32_t body_bytes);
+/* PUBACK, PUBREC, PUBREL, PUBCOMP; with the reason string where it may be and fits. text NULL:
+ * none. */
+void conn_send_ack(struct conn *c, uint8_t type, uint16_t packet_id, uint8_t reason,
+	const char *text);
 /* Starts sending what has been appended, unless something is in flight. */
 void conn_flush(struct conn *c);
 void conn_send_cancel(struct conn *c);

@@ -4,10 +4,10 @@
  *     receiving reactor: decode ── refused ──► CONNACK, close
  *                           │ empty client id: one is assigned that is owned here
  *                           ▼
- *               owned here? ── no ──► the bytes are kept, the connection moves, and all of this is done again there
+ *               owned here? ── no ──► its bytes are kept, it moves, and begins again there
  *                           │ yes
  *                           ▼
- *     owner: session attached (an old connection is told 0x8E) ──► CONNACK ──► what waits for the session is sent
+ *     owner: session attached (an old connection is told 0x8E) ──► CONNACK ──► what waits is sent
  *
  * So CONNACKs and takeovers of one client id happen on one thread, in order of arrival.
  *
@@ -23,6 +23,11 @@
 #include "log.h"
 
 enum { ASSIGNED_RANDOM_BYTES = 10, CONNACK_BYTES_MAX = 1024 };
+
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
 
 /* What v3 clients are told instead; 0: nothing, the connection is closed. */
 static uint8_t v3_code(uint8_t reason)
@@ -46,7 +51,8 @@ static uint8_t v3_code(uint8_t reason)
 static enum take refuse(struct conn *c, uint8_t version, uint8_t reason)
 {
 	uint8_t packet[16];
-	/* A later version that nobody knows is told so in the form of 5.0 [MQTT-3.1.2-2], an earlier one in that of 3.1.1. */
+	/* A later version that nobody knows is told so in the form of 5.0 [MQTT-3.1.2-2], an
+	 * earlier one in that of 3.1.1. */
 	uint8_t form = version >= MQTT_V5 ? MQTT_V5 : MQTT_V311;
 	struct mqtt_connack ack = {.code = form == MQTT_V5 ? reason : v3_code(reason)};
 	if (ack.code != 0) {
@@ -58,11 +64,15 @@ static enum take refuse(struct conn *c, uint8_t version, uint8_t reason)
 	return TAKE_LEFT;
 }
 
-/* "sluice-<random>", owned by this reactor, into a buffer that the caller frees. NULL: out of memory or randomness. */
+/* "sluice-<random>", owned by this reactor, into a buffer that the caller frees. NULL: out of
+ * memory or randomness. */
 static char *assign_clientid(const struct conn *c, uint32_t *ret_bytes)
 {
 	static const char prefix[] = "sluice-", digits[] = "0123456789abcdef";
-	enum { PREFIX_BYTES = sizeof(prefix) - 1, BYTES = PREFIX_BYTES + 2 * ASSIGNED_RANDOM_BYTES };
+	enum {
+		PREFIX_BYTES = sizeof(prefix) - 1,
+		BYTES = PREFIX_BYTES + 2 * ASSIGNED_RANDOM_BYTES,
+	};
 	uint8_t raw[ASSIGNED_RANDOM_BYTES];
 	char *id = malloc(BYTES);
 	if (!id)
@@ -94,7 +104,8 @@ static uint8_t check(const struct conn *c, const struct mqtt_connect *cn)
 	return 0;
 }
 
-/* The will as a message of the session. One that spells a command is never executed, so it is not even kept. */
+/* The will as a message of the session. One that spells a command is never executed, so it is not
+ * even kept. */
 static int set_will(struct session *s, const struct mqtt_connect *cn, uint64_t now_ms)
 {
 	struct filecmd cmd;
@@ -103,43 +114,48 @@ static int set_will(struct session *s, const struct mqtt_connect *cn, uint64_t n
 	filecmd_parse(cn->will_topic.s, cn->will_topic.bytes, &cmd);
 	if (cmd.verb != FILECMD_NONE)
 		return 0;
-	struct mqtt_publish p = {.qos = cn->will_qos, .topic = cn->will_topic, .props = cn->will_props,
-		.payload_bytes = cn->will_payload.bytes};
+	struct mqtt_publish p = {.qos = cn->will_qos, .topic = cn->will_topic,
+		.props = cn->will_props, .payload_bytes = cn->will_payload.bytes};
 	s->will = message_new(&p, cn->will_payload.s, s->id, now_ms);
-	s->will_delay_s = MQTT_HAS(&cn->will_props, MQTT_P_WILL_DELAY) ? cn->will_props.will_delay : 0;
+	if (MQTT_HAS(&cn->will_props, MQTT_P_WILL_DELAY))
+		s->will_delay_s = cn->will_props.will_delay;
 	return s->will ? 0 : -ENOMEM;
 }
 
-/* Puts the limits of both sides into connection and session; *ret_expiry_told: v5, it is less than was asked for. */
-static void set_limits(struct conn *c, struct session *s, const struct mqtt_connect *cn, bool *ret_expiry_told)
+/* Puts the limits of both sides into connection and session; *ret_expiry_told: v5, it is less than
+ * was asked for. */
+static void set_limits(struct conn *c, struct session *s, const struct mqtt_connect *cn,
+	bool *ret_expiry_told)
 {
 	const struct conf *conf = c->rt->conf;
 	uint32_t asked_s = cn->clean_start ? 0 : UINT32_MAX; /* what v3 means */
 	if (cn->version >= MQTT_V5)
 		asked_s = cn->props.session_expiry;
 	s->version = cn->version;
-	s->expiry_s = asked_s < conf->mqtt.session_expiry_max_s ? asked_s : conf->mqtt.session_expiry_max_s;
+	s->expiry_s = smaller(asked_s, conf->mqtt.session_expiry_max_s);
 	*ret_expiry_told = cn->version >= MQTT_V5 && s->expiry_s != asked_s;
 	if (MQTT_HAS(&cn->props, MQTT_P_RECEIVE_MAX))
 		s->client_receive_max = cn->props.receive_max;
 	if (MQTT_HAS(&cn->props, MQTT_P_MAXIMUM_PACKET_SIZE))
 		s->client_packet_max = cn->props.maximum_packet_size;
-	c->no_problem_info = MQTT_HAS(&cn->props, MQTT_P_REQUEST_PROBLEM_INFO) && !cn->props.request_problem_info;
+	c->no_problem_info = MQTT_HAS(&cn->props, MQTT_P_REQUEST_PROBLEM_INFO) &&
+		!cn->props.request_problem_info;
 	c->expiry_was_0 = asked_s == 0;
 	c->keep_alive_s = cn->keep_alive_s;
 	uint32_t max_s = conf->mqtt.keep_alive_max_s;
 	if (max_s > 0 && (cn->keep_alive_s == 0 || cn->keep_alive_s > max_s))
-		c->keep_alive_s = (uint16_t)(max_s < UINT16_MAX ? max_s : UINT16_MAX);
+		c->keep_alive_s = (uint16_t)smaller(max_s, UINT16_MAX);
 }
 
 /* Only what differs from the default of the specification is sent. */
-static void fill_props(const struct conn *c, const struct mqtt_connect *cn, bool is_assigned, bool expiry_told,
-	struct mqtt_props *p)
+static void fill_props(const struct conn *c, const struct mqtt_connect *cn, bool is_assigned,
+	bool expiry_told, struct mqtt_props *p)
 {
 	const struct conf *conf = c->rt->conf;
 	const struct session *s = c->session;
-	p->has = 1u << MQTT_P_RECEIVE_MAX | 1u << MQTT_P_RETAIN_AVAILABLE | 1u << MQTT_P_SHARED_AVAILABLE;
-	p->receive_max = (uint16_t)(conf->mqtt.receive_max < UINT16_MAX ? conf->mqtt.receive_max : UINT16_MAX);
+	p->has = 1u << MQTT_P_RECEIVE_MAX | 1u << MQTT_P_RETAIN_AVAILABLE |
+		1u << MQTT_P_SHARED_AVAILABLE;
+	p->receive_max = (uint16_t)smaller(conf->mqtt.receive_max, UINT16_MAX);
 	/* The protocol's own limit goes without saying; Paho refuses to read it. */
 	if (conf->mqtt.packet_bytes_max < MQTT_REMAINING_MAX)
 		p->has |= 1u << MQTT_P_MAXIMUM_PACKET_SIZE;
@@ -158,14 +174,15 @@ static void fill_props(const struct conn *c, const struct mqtt_connect *cn, bool
 	p->assigned_clientid = (struct mqtt_str){s->clientid, s->clientid_bytes};
 }
 
-static void send_connack(struct conn *c, const struct mqtt_connect *cn, bool is_present, bool is_assigned,
-	bool expiry_told)
+static void send_connack(struct conn *c, const struct mqtt_connect *cn, bool is_present,
+	bool is_assigned, bool expiry_told)
 {
 	static const char prefix[] = "$file-response/";
 	uint32_t clientid_bytes = c->session->clientid_bytes;
 	struct mqtt_connack ack = {.session_present = is_present};
 	fill_props(c, cn, is_assigned, expiry_told, &ack.props);
-	size_t info_bytes = sizeof(prefix) - 1 + clientid_bytes, bytes_max = CONNACK_BYTES_MAX + info_bytes;
+	size_t info_bytes = sizeof(prefix) - 1 + clientid_bytes,
+		bytes_max = CONNACK_BYTES_MAX + info_bytes;
 	char *memory = malloc(bytes_max + info_bytes);
 	if (!memory) {
 		c->failed = true;
@@ -192,7 +209,8 @@ static void log_connected(const struct conn *c)
 	if (!log_enabled(CONF_LOG_DEBUG))
 		return;
 	sock_peer_name(c->fd, peer, sizeof(peer));
-	log_debug("client connected", LS("clientid", c->session->clientid, c->session->clientid_bytes),
+	log_debug("client connected",
+		LS("clientid", c->session->clientid, c->session->clientid_bytes),
 		LZ("peer", peer), LU("version", c->version), NULL);
 }
 
@@ -202,10 +220,11 @@ static enum take open_session(struct conn *c, const struct mqtt_connect *cn, boo
 	struct session *s;
 	struct conn *old;
 	bool is_present, expiry_told;
-	int err = session_attach(c->rt->broker, c, cn->clientid.s, cn->clientid.bytes, cn->clean_start, &s,
-		&is_present, &old);
+	int err = session_attach(c->rt->broker, c, cn->clientid.s, cn->clientid.bytes,
+		cn->clean_start, &s, &is_present, &old);
 	if (err)
-		return refuse(c, cn->version, err == -ENOSPC ? MQTT_RC_QUOTA_EXCEEDED : MQTT_RC_SERVER_UNAVAILABLE);
+		return refuse(c, cn->version,
+			err == -ENOSPC ? MQTT_RC_QUOTA_EXCEEDED : MQTT_RC_SERVER_UNAVAILABLE);
 	if (old)
 		conn_taken_over(old);
 	c->session = s;

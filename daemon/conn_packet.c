@@ -1,8 +1,9 @@
 /*
- * The packets of an open connection but PUBLISH: one function each, and the table that knows who may send what.
+ * The packets of an open connection but PUBLISH: one function each, and the table that knows who
+ * may send what.
  *
- * Acknowledgements for identifiers that are not in use are ignored or answered with 0x92, never an error: they are what is left
- * of an earlier connection [MQTT-4.3.2-5, 4.3.3].
+ * Acknowledgements for identifiers that are not in use are ignored or answered with 0x92, never an
+ * error: they are what is left of an earlier connection [MQTT-4.3.2-5, 4.3.3].
  */
 #include "conn.h"
 
@@ -20,13 +21,15 @@ static void on_publish_ack(struct conn *c, uint8_t type, const uint8_t *body, ui
 		session_puback(c->session, ack.packet_id);
 	} else if (type == MQTT_PUBREL) {
 		bool was_there = idset_remove(&c->session->received, ack.packet_id);
-		conn_send_ack(c, MQTT_PUBCOMP, ack.packet_id, was_there ? 0 : MQTT_RC_PACKET_ID_NOT_FOUND, NULL);
+		conn_send_ack(c, MQTT_PUBCOMP, ack.packet_id,
+			was_there ? 0 : MQTT_RC_PACKET_ID_NOT_FOUND, NULL);
 	}
 	/* PUBREC and PUBCOMP answer QoS 2, which is never sent from here. */
 }
 
 /* SUBSCRIBE and UNSUBSCRIBE, one entry. */
-static uint8_t handle_filter(struct conn *c, const struct mqtt_subscribe *s, const struct mqtt_sub *sub)
+static uint8_t handle_filter(struct conn *c, const struct mqtt_subscribe *s,
+	const struct mqtt_sub *sub)
 {
 	struct session *session = c->session;
 	if (s->is_unsubscribe)
@@ -91,7 +94,8 @@ static void on_disconnect(struct conn *c, const uint8_t *body, uint32_t body_byt
 			conn_fail(c, MQTT_RC_PROTOCOL_ERROR); /* [MQTT-3.14.2-2] */
 			return;
 		}
-		c->session->expiry_s = d.props.session_expiry < expiry_max_s ? d.props.session_expiry : expiry_max_s;
+		c->session->expiry_s = d.props.session_expiry < expiry_max_s ?
+			d.props.session_expiry : expiry_max_s;
 	}
 	conn_end(c, 0, d.reason != 0); /* [MQTT-3.14.4-3] */
 }

@@ -1,8 +1,9 @@
 /*
  * A PUBLISH whose payload did not come with its head: thrown away, collected, or streamed.
  *
- * While one is under way nothing else of the connection is decoded, and nothing of it lies in the stash: what had arrived of the
- * payload was taken when it began, all further bytes come straight from the socket.
+ * While one is under way nothing else of the connection is decoded, and nothing of it lies in the
+ * stash: what had arrived of the payload was taken when it began, all further bytes come straight
+ * from the socket.
  *
  * Collected memory grows with what has arrived, never with what was announced.
  */
@@ -72,7 +73,8 @@ int payload_begin(struct conn *c, const struct payload *pl)
 	return -ENOMEM;
 }
 
-int payload_keep(struct payload *pl, const struct input *in, uint32_t head_bytes, uint32_t payload_bytes)
+int payload_keep(struct payload *pl, const struct input *in, uint32_t head_bytes,
+	uint32_t payload_bytes)
 {
 	uint32_t total = head_bytes + payload_bytes;
 	pl->kind = PAYLOAD_COLLECT;
@@ -106,9 +108,10 @@ static int grow(struct payload *pl)
 /* Bytes or −errno of the socket, 0 at its end. */
 static int take(struct conn *c, struct payload *pl)
 {
+	uint32_t bytes = pl->left < DISCARD_BYTES_MAX ? pl->left : DISCARD_BYTES_MAX;
 	int n;
 	if (pl->kind == PAYLOAD_DRAIN) {
-		n = sock_discard(c->fd, pl->left < DISCARD_BYTES_MAX ? pl->left : DISCARD_BYTES_MAX);
+		n = sock_discard(c->fd, bytes);
 	} else {
 		n = grow(pl);
 		if (n < 0)
@@ -132,7 +135,8 @@ static enum step lost(struct conn *c)
 static enum step stream_step(struct conn *c, struct payload *pl, uint32_t *ret_bytes)
 {
 	uint32_t before = ingest_left(pl->seg);
-	/* Set before the call, since the segment may say within it that it wants to go on in the next turn. */
+	/* Set before the call, since the segment may say within it that it wants to go on in the
+	 * next turn. */
 	c->stops |= STOP_SEGMENT;
 	enum ingest_pull pulled = ingest_pull(pl->seg, c->fd);
 	*ret_bytes = before - (pulled == INGEST_DONE ? 0 : ingest_left(pl->seg));

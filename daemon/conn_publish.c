@@ -1,11 +1,13 @@
 /*
  * PUBLISH: from the head of the packet to a message for subscribers or a command for transfers.
  *
- * A handler may be called again for the same packet, when more of it has come or reading goes on: nothing is changed before
- * it is clear that the packet is taken (setting the same topic alias twice changes nothing).
+ * A handler may be called again for the same packet, when more of it has come or reading goes on:
+ * nothing is changed before it is clear that the packet is taken (setting the same topic alias
+ * twice changes nothing).
  *
- * Order of checks: those of the packet (a violation ends the connection); the received set of QoS 2; then for a command its
- * Response Topic, its grammar, admission. What is refused is drained and answered, never stored.
+ * Order of checks: those of the packet (a violation ends the connection); the received set of QoS
+ * 2; then for a command its Response Topic, its grammar, admission. What is refused is drained and
+ * answered, never stored.
  */
 #include "conn.h"
 
@@ -67,14 +69,16 @@ static uint8_t alias_set(struct conn *c, uint16_t number, struct mqtt_str topic)
 	if (!c->aliases)
 		return MQTT_RC_SERVER_UNAVAILABLE;
 	struct alias *a = &c->aliases[number - 1];
-	if (a->topic && a->topic_bytes == topic.bytes && memcmp(a->topic, topic.s, topic.bytes) == 0)
+	if (a->topic && a->topic_bytes == topic.bytes &&
+		memcmp(a->topic, topic.s, topic.bytes) == 0)
 		return 0;
 	char *copy = malloc(topic.bytes);
 	if (!copy)
 		return MQTT_RC_SERVER_UNAVAILABLE;
 	memcpy(copy, topic.s, topic.bytes);
 	free(a->topic);
-	*a = (struct alias){copy, topic.bytes};
+	a->topic = copy;
+	a->topic_bytes = topic.bytes;
 	return 0;
 }
 
@@ -100,7 +104,8 @@ static uint8_t alias_resolve(struct conn *c, struct mqtt_publish *p)
 /* Hands it to the subscribers. The reason for its acknowledgement. */
 static uint8_t deliver(struct conn *c, struct mqtt_publish *p, const uint8_t *payload)
 {
-	p->retain = false; /* there is no retained message here: a v3 client's goes to those who are subscribed now */
+	/* There are no retained messages: a v3 client's goes to those who are subscribed now. */
+	p->retain = false;
 	struct message *m = message_new(p, payload, c->session->id, ring_now_ms(c->rt->ring));
 	if (!m)
 		return MQTT_RC_UNSPECIFIED;
@@ -131,7 +136,8 @@ static enum take take_ordinary(struct conn *c, struct arrival *a, uint32_t *ret_
 /* --- commands --------------------------------------------------------------------------------- */
 
 /* Begins what is left of the payload, or ends it at once. */
-static enum take begin(struct conn *c, const struct arrival *a, struct payload *pl, uint32_t *ret_used)
+static enum take begin(struct conn *c, const struct arrival *a, struct payload *pl,
+	uint32_t *ret_used)
 {
 	*ret_used = a->head_bytes + a->have;
 	pl->left = a->p.payload_bytes - a->have;
@@ -141,9 +147,10 @@ static enum take begin(struct conn *c, const struct arrival *a, struct payload *
 static enum take refuse(struct conn *c, const struct arrival *a, struct reply *rp, uint8_t reason,
 	const char *text, bool is_transient, uint32_t *ret_used)
 {
-	struct payload pl = {.kind = PAYLOAD_DRAIN, .end = PAYLOAD_FAIL, .reply = rp, .reason = reason,
-		.text = text, .is_transient = is_transient};
-	/* An answer that is to be withheld is so before the payload, which then is not even read. */
+	struct payload pl = {.kind = PAYLOAD_DRAIN, .end = PAYLOAD_FAIL, .reply = rp,
+		.reason = reason, .text = text, .is_transient = is_transient};
+	/* An answer that is to be withheld is so before the payload, which then is not even read.
+	 * */
 	if (is_transient && reply_would_hold(rp, text)) {
 		reply_fail(rp, reason, text, is_transient);
 		pl = (struct payload){.kind = PAYLOAD_DRAIN, .end = PAYLOAD_NOTHING};
@@ -151,7 +158,8 @@ static enum take refuse(struct conn *c, const struct arrival *a, struct reply *r
 	return begin(c, a, &pl, ret_used);
 }
 
-static enum take take_init(struct conn *c, const struct arrival *a, struct reply *rp, uint32_t *ret_used)
+static enum take take_init(struct conn *c, const struct arrival *a, struct reply *rp,
+	uint32_t *ret_used)
 {
 	const struct mqtt_publish *p = &a->p;
 	struct payload pl = {.reply = rp};
@@ -176,7 +184,8 @@ static void on_resume(void *arg)
 	conn_go_on(c, STOP_SEGMENT);
 }
 
-static enum take take_segment(struct conn *c, const struct arrival *a, struct reply *rp, uint32_t *ret_used)
+static enum take take_segment(struct conn *c, const struct arrival *a, struct reply *rp,
+	uint32_t *ret_used)
 {
 	struct uploads *u = c->rt->uploads;
 	const uint8_t *payload = a->in->data + a->head_bytes;
@@ -191,13 +200,15 @@ static enum take take_segment(struct conn *c, const struct arrival *a, struct re
 		return TAKE_DONE;
 	}
 	struct payload pl = {.kind = PAYLOAD_STREAM};
-	pl.seg = ingest_begin(u, &a->id, &a->cmd, payload_bytes, a->in->buf, payload, a->have, rp, on_resume, c);
+	pl.seg = ingest_begin(u, &a->id, &a->cmd, payload_bytes, a->in->buf, payload, a->have, rp,
+		on_resume, c);
 	if (!pl.seg) /* answered already */
 		pl.kind = PAYLOAD_DRAIN;
 	return begin(c, a, &pl, ret_used);
 }
 
-static void execute(struct conn *c, const struct upload_id *id, const struct filecmd *cmd, struct reply *rp)
+static void execute(struct conn *c, const struct upload_id *id, const struct filecmd *cmd,
+	struct reply *rp)
 {
 	switch (cmd->verb) {
 	case FILECMD_FIN:
@@ -269,7 +280,8 @@ static bool segment_is_due(struct conn *c, struct arrival *a)
 	return false;
 }
 
-/* QoS 2: was this packet identifier executed already, or is it being executed? Then its payload is only drained. */
+/* QoS 2: was this packet identifier executed already, or is it being executed? Then its payload is
+ * only drained. */
 static bool is_repeated(struct conn *c, const struct mqtt_publish *p, uint8_t *ret_end)
 {
 	if (p->qos != 2)
@@ -299,15 +311,18 @@ static enum take take_arrival(struct conn *c, struct arrival *a, uint32_t *ret_u
 		(uint32_t)a->cmd.fileid_bytes};
 	if (is_repeated(c, &a->p, &pl.end))
 		return begin(c, a, &pl, ret_used);
-	/* Only QoS 2 is held to Receive Maximum [MQTT-3.3.4-7]: clients in use queue all their QoS 1 segments at once, whatever they
-	 * were told, and these we bound ourselves, by not reading on. */
+	/* Only QoS 2 is held to Receive Maximum [MQTT-3.3.4-7]: clients in use queue all their QoS
+	 * 1 segments at once, whatever they were told, and these we bound ourselves, by not
+	 * reading on. */
 	if (c->version >= MQTT_V5 && a->p.qos == 2 && c->unacked >= c->rt->conf->mqtt.receive_max)
 		return fail(c, MQTT_RC_RECEIVE_MAX_EXCEEDED);
 	if (a->cmd.verb == FILECMD_SEGMENT && !segment_is_due(c, a))
 		return TAKE_MORE;
 	c->unacked += a->p.qos == 2;
 	STAT_ADD(c->rt, publishes, 1);
-	return a->cmd.verb == FILECMD_NONE ? take_ordinary(c, a, ret_used) : take_command(c, a, ret_used);
+	if (a->cmd.verb == FILECMD_NONE)
+		return take_ordinary(c, a, ret_used);
+	return take_command(c, a, ret_used);
 }
 
 enum take conn_publish(struct conn *c, const struct input *in, uint32_t *ret_used)
@@ -341,8 +356,10 @@ void conn_publish_whole(struct conn *c, const uint8_t *data, uint32_t bytes, str
 	} else if (rc == 0 && rp) {
 		struct filecmd cmd;
 		filecmd_parse(rp->topic, rp->topic_bytes, &cmd);
-		struct upload_id id = {rp->clientid, rp->clientid_bytes, cmd.fileid, (uint32_t)cmd.fileid_bytes};
-		upload_init(c->rt->uploads, &id, (const char *)data + head_bytes, p.payload_bytes, rp);
+		struct upload_id id = {rp->clientid, rp->clientid_bytes, cmd.fileid,
+			(uint32_t)cmd.fileid_bytes};
+		upload_init(c->rt->uploads, &id, (const char *)data + head_bytes,
+			p.payload_bytes, rp);
 	}
 }
 
@@ -350,19 +367,17 @@ void conn_command_whole(struct conn *c, struct reply *rp)
 {
 	struct filecmd cmd;
 	filecmd_parse(rp->topic, rp->topic_bytes, &cmd);
-	struct upload_id id = {rp->clientid, rp->clientid_bytes, cmd.fileid, (uint32_t)cmd.fileid_bytes};
+	struct upload_id id = {rp->clientid, rp->clientid_bytes, cmd.fileid,
+		(uint32_t)cmd.fileid_bytes};
 	execute(c, &id, &cmd, rp);
 }
 
-bool conn_peek_is_large(const struct conn *c, const uint8_t *data, uint32_t bytes, uint32_t *ret_head_bytes)
+bool conn_peek_is_large(const struct conn *c, const uint8_t *data, uint32_t bytes,
+	uint32_t *ret_head_bytes)
 {
 	struct mqtt_publish p;
 	struct filecmd cmd;
-	uint8_t type, flags;
-	uint32_t remaining, header_bytes;
-	if (c->state != CONN_OPEN || mqtt_decode_fixed(data, bytes, &type, &flags, &remaining, &header_bytes) ||
-		type != MQTT_PUBLISH || remaining > c->rt->conf->mqtt.packet_bytes_max - header_bytes ||
-		mqtt_decode_publish_head(data, bytes, c->version, &p, ret_head_bytes) ||
+	if (mqtt_decode_publish_head(data, bytes, c->version, &p, ret_head_bytes) ||
 		p.payload_bytes <= c->rt->conf->io.splice_min)
 		return false;
 	/* One with an alias is looked up when it is handled; a wrong guess costs a copy. */

@@ -1,13 +1,15 @@
 /*
  * From the socket to packets.
  *
- * Ordinarily a receive buffer is taken, the stash (what was left over last time) put in front, the socket read into the rest,
- * and every whole packet handled where it lies; payloads of small segments stay there, counted. What is left goes back into the
- * stash, and the buffer to the pool as soon as nobody writes from it any more.
+ * Ordinarily a receive buffer is taken, the stash (what was left over last time) put in front, the
+ * socket read into the rest, and every whole packet handled where it lies; payloads of small
+ * segments stay there, counted. What is left goes back into the stash, and the buffer to the pool
+ * as soon as nobody writes from it any more.
  *
- * After a large segment the next one is expected to be large, too: the socket is looked at without taking anything, and when a
- * large segment's head is there, just that is read. Its payload is then spliced from its first byte and never copied. When it is
- * anything else, or not enough to tell, the ordinary way takes it from the socket (left there, it would make the poll spin).
+ * After a large segment the next one is expected to be large, too: the socket is looked at without
+ * taking anything, and when a large segment's head is there, just that is read. Its payload is
+ * then spliced from its first byte and never copied. When it is anything else, or not enough to
+ * tell, the ordinary way takes it from the socket (left there, it would make the poll spin).
  *
  * A budget per turn lets other connections have theirs.
  */
@@ -22,7 +24,8 @@ enum {
 	BUDGET_BYTES = 512 * 1024,
 	PEEK_BYTES = 1024,
 	UNSENT_HIGH = 1 << 20,
-	/* Memory that answers not yet given may take: with long ids and topics fewer of them are let in. */
+	/* Memory that answers not yet given may take: with long ids and topics fewer of them are
+	 * let in. */
 	REPLIES_BYTES_MAX = 4 << 20,
 };
 
@@ -44,7 +47,8 @@ void conn_count_received(struct conn *c, uint32_t bytes)
 {
 	STAT_ADD(c->rt, bytes_received, bytes);
 	c->active_ms = ring_now_ms(c->rt->ring);
-	c->window_bytes += bytes < UINT32_MAX - c->window_bytes ? bytes : UINT32_MAX - c->window_bytes;
+	if (__builtin_add_overflow(c->window_bytes, bytes, &c->window_bytes))
+		c->window_bytes = UINT32_MAX;
 }
 
 /* Before each packet: may its answer be made? */
@@ -57,10 +61,11 @@ static void check_room(struct conn *c)
 		conn_stop(c, STOP_OUTPUT);
 }
 
-static enum take take_connect(struct conn *c, const struct input *in, uint8_t type, uint32_t packet_bytes,
-	uint32_t *ret_used)
+static enum take take_connect(struct conn *c, const struct input *in, uint8_t type,
+	uint32_t packet_bytes, uint32_t *ret_used)
 {
-	/* What is no CONNECT, or too long for one, gets no answer: it may not even be MQTT [MQTT-3.1.0-1]. */
+	/* What is no CONNECT, or too long for one, gets no answer: it may not even be MQTT
+	 * [MQTT-3.1.0-1]. */
 	if (type != MQTT_CONNECT || packet_bytes > c->rt->conf->mqtt.head_bytes_max) {
 		conn_end(c, 0, false);
 		return TAKE_LEFT;
@@ -123,7 +128,8 @@ static void take_packets(struct conn *c, const struct input *in)
 	}
 }
 
-/* After a large segment: reads the head of the next one, and nothing else. False: it is not there, or not large. */
+/* After a large segment: reads the head of the next one, and nothing else. False: it is not there,
+ * or not large. */
 static bool read_large_head(struct conn *c, uint32_t *ret_bytes)
 {
 	uint8_t head[PEEK_BYTES];
@@ -172,7 +178,8 @@ static enum step receive(struct conn *c, uint32_t *ret_bytes)
 	free(c->stash);
 	c->stash = NULL;
 	c->stash_bytes = 0;
-	/* A stash as large as the buffer holds whole packets, read before something made us stop. */
+	/* A stash as large as the buffer holds whole packets, read before something made us stop.
+	 * */
 	uint32_t room = b->bytes_max - stashed;
 	int n = room > 0 ? sock_recv(c->fd, b->data + stashed, room) : -EAGAIN;
 	bool is_end = n == 0 || (n < 0 && n != -EAGAIN);

@@ -1,11 +1,12 @@
 /*
  * Output of a connection: appended to chunks, sent one send at a time.
  *
- * What is appended during a turn leaves in one send at its end. While a send is in flight, the rest of its chunk and further
- * chunks fill; the kernel looks only at the bytes that it was given. Chunks are freed when they are sent, so
- * an idle connection has none.
+ * What is appended during a turn leaves in one send at its end. While a send is in flight, the
+ * rest of its chunk and further chunks fill; the kernel looks only at the bytes that it was given.
+ * Chunks are freed when they are sent, so an idle connection has none.
  *
- * Output is bounded by who appends: the broker stops at 256 KiB, and reading (which is what makes answers) stops at 1 MiB.
+ * Output is bounded by who appends: the broker stops at 256 KiB, and reading (which is what makes
+ * answers) stops at 1 MiB.
  */
 #include "conn.h"
 
@@ -56,7 +57,8 @@ static void append(struct chunk *k, const void *from, uint32_t bytes)
 	k->bytes += bytes;
 }
 
-bool conn_send(struct conn *c, const void *head, uint32_t head_bytes, const void *body, uint32_t body_bytes)
+bool conn_send(struct conn *c, const void *head, uint32_t head_bytes, const void *body,
+	uint32_t body_bytes)
 {
 	if (c->state != CONN_OPEN && c->state != CONN_CONNECT)
 		return false;
@@ -79,7 +81,8 @@ bool conn_send(struct conn *c, const void *head, uint32_t head_bytes, const void
 	return true;
 }
 
-void conn_send_ack(struct conn *c, uint8_t type, uint16_t packet_id, uint8_t reason, const char *text)
+void conn_send_ack(struct conn *c, uint8_t type, uint16_t packet_id, uint8_t reason,
+	const char *text)
 {
 	uint8_t packet[ACK_BYTES_MAX];
 	struct mqtt_ack ack = {.packet_id = packet_id, .reason = reason};
@@ -88,14 +91,16 @@ void conn_send_ack(struct conn *c, uint8_t type, uint16_t packet_id, uint8_t rea
 		ack.props.reason_string = (struct mqtt_str){text, (uint32_t)strlen(text)};
 	}
 	size_t bytes = mqtt_encode_ack(packet, sizeof(packet), c->version, type, &ack);
-	/* A reason string that makes the packet larger than the client takes is left out [MQTT-3.4.2-2]. */
+	/* A reason string that makes the packet larger than the client takes is left out
+	 * [MQTT-3.4.2-2]. */
 	if (ack.props.has && (bytes == 0 || bytes > c->session->client_packet_max)) {
 		ack.props.has = 0;
 		bytes = mqtt_encode_ack(packet, sizeof(packet), c->version, type, &ack);
 	}
 	conn_send(c, packet, (uint32_t)bytes, NULL, 0);
 	bool is_final = type == MQTT_PUBCOMP || (type == MQTT_PUBREC && reason >= 0x80);
-	/* A PUBCOMP may end an exchange that began on an earlier connection, whose count is gone. */
+	/* A PUBCOMP may end an exchange that began on an earlier connection, whose count is gone.
+	 * */
 	if (is_final && c->unacked > 0)
 		c->unacked--;
 }

@@ -16,6 +16,7 @@ void events_publish(struct reactor *rt, const char *kind, const struct answer_ev
 	int topic_bytes = snprintf(topic, sizeof(topic), "$file-event/%s", kind);
 	char *json = answer_event_to_json(e, &json_bytes);
 	if (json)
-		reactor_publish(rt, topic, (uint32_t)topic_bytes, json, (uint32_t)json_bytes, NULL, 0);
+		reactor_publish(rt, topic, (uint32_t)topic_bytes, json, (uint32_t)json_bytes,
+			NULL, 0);
 	free(json);
 }

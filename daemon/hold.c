@@ -1,5 +1,6 @@
 /*
- * hold.h. A table of sets: the hash of the client id chooses the set, in which the oldest entry gives way.
+ * hold.h. A table of sets: the hash of the client id chooses the set, in which the oldest entry
+ * gives way.
  */
 #include "hold.h"
 
@@ -7,7 +8,8 @@
 #include <string.h>
 #include <xxhash.h>
 
-enum { SETS = 128, WAYS = 8, FAILURES_MAX = 3, DELAY_MS_MIN = 5000, DELAY_MS_MAX = 300000, FORGET_MS = 900000 };
+enum { SETS = 128, WAYS = 8, FAILURES_MAX = 3, DELAY_MS_MIN = 5000, DELAY_MS_MAX = 300000,
+	FORGET_MS = 900000 };
 
 struct entry {
 	uint64_t clientid_hash; /* 0: free */
@@ -71,7 +73,8 @@ static bool is_past(const struct entry *e, uint64_t now_ms)
 bool hold_would(const struct hold *h, const struct hold_key *k, const char *text, uint64_t now_ms)
 {
 	const struct entry *e = find(h, hash_of(k->clientid, k->clientid_bytes));
-	return !e || is_past(e, now_ms) || strcmp(e->text, text) != 0 || e->failures + 1 < FAILURES_MAX;
+	return !e || is_past(e, now_ms) || strcmp(e->text, text) != 0 ||
+		e->failures + 1 < FAILURES_MAX;
 }
 
 bool hold_fail(struct hold *h, const struct hold_key *k, const char *text, uint64_t now_ms,

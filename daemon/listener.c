@@ -1,6 +1,7 @@
 /*
- * Accepting. One multishot operation; when descriptors or memory run out it is begun again after a moment, since a connection
- * that waits in the backlog would otherwise make it fail at once, again and again.
+ * Accepting. One multishot operation; when descriptors or memory run out it is begun again after a
+ * moment, since a connection that waits in the backlog would otherwise make it fail at once, again
+ * and again.
  */
 #include "listener.h"
 
@@ -57,7 +58,7 @@ static void on_accepted(struct op *op)
 	else if (may_pass(op->res))
 		wait_a_moment(l, op->res);
 	else
-		arm(l); /* a connection that was gone before it was accepted, or the kernel wants it begun again */
+		arm(l); /* it was gone before it was accepted, or the kernel begins anew */
 }
 
 void listener_start(struct listener *l, struct reactor *rt, int fd)

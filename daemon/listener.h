@@ -1,6 +1,6 @@
 /*
- * A listening socket of one reactor. Several reactors have one each for the same address; the kernel spreads connections
- * over them.
+ * A listening socket of one reactor. Several reactors have one each for the same address; the
+ * kernel spreads connections over them.
  */
 #ifndef SLUICE_LISTENER_H
 #define SLUICE_LISTENER_H

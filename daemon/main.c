@@ -1,11 +1,12 @@
 /*
  * sluiced: from the command line to running reactors, and back. sluiced(8) is the manual.
  *
- * What can be wrong is found before anything is changed or served, in the order in which an operator would mend it:
- * options, kernel, descriptors, addresses, directories, journals. Each is one sentence on stderr and exit status 1.
+ * What can be wrong is found before anything is changed or served, in the order in which an
+ * operator would mend it: options, kernel, descriptors, addresses, directories, journals. Each is
+ * one sentence on stderr and exit status 1.
  *
- * Signals are blocked in all threads and waited for here: SIGTERM and SIGINT stop the daemon (the second one at once), SIGUSR1
- * logs the counters, SIGUSR2 is a reactor's word that it has ended.
+ * Signals are blocked in all threads and waited for here: SIGTERM and SIGINT stop the daemon (the
+ * second one at once), SIGUSR1 logs the counters, SIGUSR2 is a reactor's word that it has ended.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -27,7 +28,8 @@ enum {
 	REACTORS_MAX = 64,
 	ADDRESS_MAX = 80,
 	PROBE_MS = 2000,
-	/* Descriptors that one reactor needs before the first connection: ring, event, listeners, journal. */
+	/* Descriptors that one reactor needs before the first connection: ring, event, listeners,
+	 * journal. */
 	DESCRIPTORS_FIXED = 32, DESCRIPTORS_PER_REACTOR = 24,
 };
 
@@ -38,7 +40,7 @@ struct server {
 	struct store *store;
 	struct verify *verify;
 	struct reactors *reactors;
-	int *fds;                           /* listening sockets; NULL: handed over, or not opened */
+	int *fds;                           /* listening sockets; NULL: handed over, not open */
 	char names[CONF_LISTEN_MAX][ADDRESS_MAX];
 	uint64_t descriptors;               /* the limit */
 	char error[512];
@@ -67,16 +69,18 @@ static int raise_descriptors(struct server *s)
 	s->descriptors = limit.rlim_cur;
 	if (s->descriptors >= least)
 		return 0;
-	snprintf(s->error, sizeof(s->error), "only %llu file descriptors are allowed, but %llu are needed at least: "
-		"raise the limit (LimitNOFILE= in the unit, or ulimit -n)", (unsigned long long)s->descriptors,
-		(unsigned long long)least);
+	snprintf(s->error, sizeof(s->error),
+		"only %llu file descriptors are allowed, but %llu are needed at least: raise the "
+		"limit (LimitNOFILE= in the unit, or ulimit -n)",
+		(unsigned long long)s->descriptors, (unsigned long long)least);
 	return -EMFILE;
 }
 
 static int fail_listen(struct server *s, const char *address, int err)
 {
 	const char *cure = err == -EADDRINUSE ? "stop what uses it, or listen elsewhere" :
-		err == -EACCES ? "choose a port above 1023, or give this process CAP_NET_BIND_SERVICE" :
+		err == -EACCES ?
+		"choose a port above 1023, or give this process CAP_NET_BIND_SERVICE" :
 		"listen on an address of this machine, as ADDRESS:PORT";
 	snprintf(s->error, sizeof(s->error), "can't listen on %s: %s: %s", address,
 		err == -EADDRINUSE ? "the address is in use" : strerror(-err), cure);
@@ -95,8 +99,8 @@ static int probe_address(const char *address, int *ret_fd, char ret_name[ADDRESS
 	return err;
 }
 
-/* With SO_REUSEPORT a second daemon would silently share the port, so each address is tried without it first. A port 0 becomes
- * the one that the kernel chose. */
+/* With SO_REUSEPORT a second daemon would silently share the port, so each address is tried
+ * without it first. A port 0 becomes the one that the kernel chose. */
 static int probe_addresses(struct server *s)
 {
 	int fds[CONF_LISTEN_MAX], err = 0;
@@ -137,8 +141,8 @@ static int make_reactors(struct server *s)
 		struct reactor *rt = calloc(1, sizeof(*rt));
 		if (!rt)
 			return -ENOMEM;
-		*rt = (struct reactor){.idx = i, .count = s->count, .conf = &s->conf, .store = s->store,
-			.verify = s->verify, .peers = s->peers};
+		*rt = (struct reactor){.idx = i, .count = s->count, .conf = &s->conf,
+			.store = s->store, .verify = s->verify, .peers = s->peers};
 		timers_init(&rt->timers, sys_mono_ms());
 		s->peers[i] = rt;
 	}
@@ -171,8 +175,9 @@ static int start(struct server *s)
 static void announce(struct server *s)
 {
 	if (s->descriptors < s->conf.mqtt.connections_max)
-		log_warn("fewer file descriptors than mqtt.connections_max: raise LimitNOFILE in the unit, or ulimit -n",
-			LU("descriptors", s->descriptors), LU("connections_max", s->conf.mqtt.connections_max), NULL);
+		log_warn("fewer file descriptors than mqtt.connections_max: raise LimitNOFILE in "
+			"the unit, or ulimit -n", LU("descriptors", s->descriptors),
+			LU("connections_max", s->conf.mqtt.connections_max), NULL);
 	reactors_listen(s->reactors, s->fds);
 	free(s->fds);
 	s->fds = NULL;
@@ -187,21 +192,25 @@ static void announce(struct server *s)
 static uint64_t sum_of(const struct server *s, size_t offset)
 {
 	uint64_t sum = 0;
-	for (uint32_t i = 0; i < s->count; i++)
-		sum += atomic_load_explicit((_Atomic uint64_t *)(void *)((char *)s->peers[i] + offset),
+	for (uint32_t i = 0; i < s->count; i++) {
+		const char *rt = (const char *)s->peers[i];
+		sum += atomic_load_explicit((const _Atomic uint64_t *)(const void *)(rt + offset),
 			memory_order_relaxed);
+	}
 	return sum;
 }
 
 static void log_stats(const struct server *s)
 {
-	log_info("stats", SUM(s, connections), SUM(s, connections_total), SUM(s, sessions), SUM(s, subscriptions),
-		SUM(s, publishes), SUM(s, delivered), SUM(s, dropped), SUM(s, bytes_received),
-		SUM(s, bytes_spliced), SUM(s, bytes_copied), SUM(s, segments), SUM(s, segments_replayed),
-		SUM(s, segments_refused), SUM(s, transfers_open), SUM(s, exported), SUM(s, aborted),
-		SUM(s, expired), SUM(s, failed), SUM(s, journal_batches), SUM(s, journal_records),
+	log_info("stats", SUM(s, connections), SUM(s, connections_total), SUM(s, sessions),
+		SUM(s, subscriptions), SUM(s, publishes), SUM(s, delivered), SUM(s, dropped),
+		SUM(s, bytes_received), SUM(s, bytes_spliced), SUM(s, bytes_copied),
+		SUM(s, segments), SUM(s, segments_replayed), SUM(s, segments_refused),
+		SUM(s, transfers_open), SUM(s, exported), SUM(s, aborted), SUM(s, expired),
+		SUM(s, failed), SUM(s, journal_batches), SUM(s, journal_records),
 		SUM(s, journal_bytes), SUM(s, hashed_bytes), SUM(s, buffers), SUM(s, pipes),
-		LU("staged_bytes", atomic_load(&s->store->staged_bytes)), LU("rss", sys_rss_bytes()), NULL);
+		LU("staged_bytes", atomic_load(&s->store->staged_bytes)),
+		LU("rss", sys_rss_bytes()), NULL);
 }
 
 /* --- running and the end ---------------------------------------------------------------------- */

@@ -1,8 +1,10 @@
 /*
- * The reactors' threads: setting up, the loop, messages between them, stopping. reactor.h has the order of things.
+ * The reactors' threads: setting up, the loop, messages between them, stopping. reactor.h has the
+ * order of things.
  *
- * Stopping is the join of a connection one level up. First listeners and connections go, exports under way end, the journal is
- * written. A reactor that is through goes on turning until all are, since others may still post to it; only then are rings freed.
+ * Stopping is the join of a connection one level up. First listeners and connections go, exports
+ * under way end, the journal is written. A reactor that is through goes on turning until all are,
+ * since others may still post to it; only then are rings freed.
  */
 #include "reactor.h"
 
@@ -27,7 +29,8 @@ enum {
 	RING_ENTRIES = 1024,
 	TURN_MS_MAX = 60000,
 	TURN_MS_STOPPING = 20,
-	/* An operation that does not end within this after all else has is left to the process's end. */
+	/* An operation that does not end within this after all else has is left to the process's
+	 * end. */
 	FINAL_MS = 2000,
 };
 
@@ -81,10 +84,12 @@ static void forward(struct broker *b, struct message *m)
 	}
 }
 
-void reactor_publish(struct reactor *rt, const char *topic, uint32_t topic_bytes, const void *payload,
-	uint32_t payload_bytes, const void *correlation, uint32_t correlation_bytes)
+void reactor_publish(struct reactor *rt, const char *topic, uint32_t topic_bytes,
+	const void *payload, uint32_t payload_bytes, const void *correlation,
+	uint32_t correlation_bytes)
 {
-	struct mqtt_publish p = {.qos = 1, .topic = {topic, topic_bytes}, .payload_bytes = payload_bytes};
+	struct mqtt_publish p = {.qos = 1, .topic = {topic, topic_bytes},
+		.payload_bytes = payload_bytes};
 	if (correlation) {
 		p.props.has = 1u << MQTT_P_CORRELATION_DATA;
 		p.props.correlation_data = (struct mqtt_str){correlation, correlation_bytes};
@@ -114,8 +119,8 @@ static int set_up(struct reactor *rt)
 	const struct conf *conf = rt->conf;
 	struct ring_conf ring = {.entries = RING_ENTRIES, .workers_max = conf->io.workers_max,
 		.splices_max = conf->io.splices_max, .syncs_max = (conf->io.workers_max + 2) / 3};
-	struct broker_ops ops = {.send = conn_send, .unsent_bytes = unsent_bytes, .forward = forward,
-		.now_ms = now_ms, .timers = &rt->timers, .arg = rt};
+	struct broker_ops ops = {.send = conn_send, .unsent_bytes = unsent_bytes,
+		.forward = forward, .now_ms = now_ms, .timers = &rt->timers, .arg = rt};
 	int err = ring_new(&ring, &rt->ring);
 	if (!err)
 		err = bufs_new(conf->io.buffer_bytes, conf->io.buffers_max, conf->io.pipe_bytes,
@@ -127,8 +132,8 @@ static int set_up(struct reactor *rt)
 	return err;
 }
 
-/* After the last turn. The ring stays: a thread that has posted to it, and whose post has been run, may still be about to look
- * whether it must be woken. */
+/* After the last turn. The ring stays: a thread that has posted to it, and whose post has been
+ * run, may still be about to look whether it must be woken. */
 static void tear_down(struct reactor *rt)
 {
 	uploads_free(rt->uploads);
@@ -216,7 +221,8 @@ static void run(struct reactor *rt)
 	}
 }
 
-/* Posts that were under way, and operations that only have to be reaped. False: some can't be waited for. */
+/* Posts that were under way, and operations that only have to be reaped. False: some can't be
+ * waited for. */
 static bool settle(struct reactor *rt)
 {
 	uint64_t end_ms = ring_now_ms(rt->ring) + FINAL_MS;
@@ -254,7 +260,8 @@ static void *reactor_main(void *arg)
 		at_rest = settle(rt);
 	}
 	wait_for_all(rs, &rs->settled);
-	/* What can't be waited for is still the kernel's: its memory stays until the process ends. */
+	/* What can't be waited for is still the kernel's: its memory stays until the process ends.
+	 * */
 	if (at_rest) {
 		tear_down(rt);
 	} else {
@@ -303,7 +310,8 @@ static struct reactors *reactors_new(struct reactor **peers, uint32_t count)
 	return rs;
 }
 
-int reactors_start(struct reactor **peers, uint32_t count, struct reactors **ret, char *ret_error, size_t error_max)
+int reactors_start(struct reactor **peers, uint32_t count, struct reactors **ret, char *ret_error,
+	size_t error_max)
 {
 	struct reactors *rs = reactors_new(peers, count);
 	uint32_t started = 0;
@@ -325,9 +333,10 @@ int reactors_start(struct reactor **peers, uint32_t count, struct reactors **ret
 		err = -atomic_load(&rs->err);
 	}
 	if (err) {
-		snprintf(ret_error, error_max, "the reactors can't be started: %s: raise the limits of this process "
-			"(LimitNOFILE=, LimitMEMLOCK=, TasksMax= in the unit), or lower reactors and io.workers",
-			strerror(err));
+		snprintf(ret_error, error_max,
+			"the reactors can't be started: %s: raise the limits of this process "
+			"(LimitNOFILE=, LimitMEMLOCK=, TasksMax= in the unit), or lower reactors "
+			"and io.workers", strerror(err));
 		reactors_free(rs);
 		return -err;
 	}
@@ -363,7 +372,8 @@ void reactors_listen(struct reactors *rs, const int *fds)
 		size_t bytes = rt->conf->listen_count * sizeof(int);
 		struct envelope *e = calloc(1, sizeof(*e) + bytes);
 		if (!e) {
-			log_error("out of memory: a reactor does not listen", LU("reactor", i), NULL);
+			log_error("out of memory: a reactor does not listen", LU("reactor", i),
+				NULL);
 			continue;
 		}
 		e->fds = memcpy(e + 1, fds + i * rt->conf->listen_count, bytes);

@@ -1,12 +1,15 @@
 /*
- * A reactor: one thread with its ring, its listeners, connections, sessions and transfers, which no other thread touches.
+ * A reactor: one thread with its ring, its listeners, connections, sessions and transfers, which
+ * no other thread touches.
  *
  * main.c fills the struct, recovery gives it transfers and journal, then its thread makes the rest:
  *
- *     reactor_run ── ring, buffers, broker ── (all ready) ── transfers resume ── turns … ── drained ── (all drained) ── freed
+ *     ring, buffers, broker ── (all ready) ── transfers resume ── turns … ── at rest
+ *     ── (all at rest) ── freed, but for the ring
  *
- * A turn: completions and posts, timers, connections, journal. What the connections of a turn have asked to be recorded is one
- * batch of the journal, and what is acknowledged together leaves together.
+ * A turn: completions and posts, timers, connections, journal. What the connections of a turn have
+ * asked to be recorded is one batch of the journal, and what is acknowledged together leaves
+ * together.
  */
 #ifndef SLUICE_REACTOR_H
 #define SLUICE_REACTOR_H
@@ -44,8 +47,10 @@ struct stats {
 	_Atomic uint64_t sessions, subscriptions, delivered, dropped; /* the broker's, likewise */
 };
 
-#define STAT_ADD(rt, field, n) atomic_fetch_add_explicit(&(rt)->stats.field, (n), memory_order_relaxed)
-#define STAT_SUB(rt, field, n) atomic_fetch_sub_explicit(&(rt)->stats.field, (n), memory_order_relaxed)
+#define STAT_ADD(rt, field, n) \
+	atomic_fetch_add_explicit(&(rt)->stats.field, (n), memory_order_relaxed)
+#define STAT_SUB(rt, field, n) \
+	atomic_fetch_sub_explicit(&(rt)->stats.field, (n), memory_order_relaxed)
 
 struct reactor {
 	uint32_t idx, count;
@@ -57,7 +62,7 @@ struct reactor {
 	struct uploads *uploads;
 	struct journal *journal;
 	struct conns *conns;
-	struct store *store;      /* shared: directories and space; read-only after start but for atomics */
+	struct store *store;      /* shared: directories and space; atomics, after the start */
 	struct verify *verify;    /* shared: the pool of hashing threads */
 	struct reactor **peers;   /* all reactors, by index */
 	struct stats stats;
@@ -71,22 +76,29 @@ struct reactor {
 /* What the threads have in common. */
 struct reactors;
 
-/* Starts a thread for each; returns when all are ready to be given listeners, or none runs any more: −errno and one sentence
- * with the cure. */
-int reactors_start(struct reactor **peers, uint32_t count, struct reactors **ret, char *ret_error, size_t error_max);
-/* Hands listening sockets over: fds[reactor × listen_count + address]. Connections are accepted from now on. */
+/* Starts a thread for each; returns when all are ready to be given listeners, or none runs any
+ * more: −errno and one sentence with the cure. */
+int reactors_start(struct reactor **peers, uint32_t count, struct reactors **ret, char *ret_error,
+	size_t error_max);
+/* Hands listening sockets over: fds[reactor × listen_count + address]. Connections are accepted
+ * from now on. */
 void reactors_listen(struct reactors *rs, const int *fds);
-/* Asks them to stop: connections get their outstanding answers, running exports end, both within mqtt.shutdown_timeout. */
+/* Asks them to stop: connections get their outstanding answers, running exports end, both within
+ * mqtt.shutdown_timeout. */
 void reactors_stop(struct reactors *rs);
-/* Have all stopped? When the last one has, SIGUSR2 is sent to the thread that called reactors_start. */
+/* Have all stopped? When the last one has, SIGUSR2 is sent to the thread that called
+ * reactors_start. */
 bool reactors_are_done(const struct reactors *rs);
-/* Done: joins the threads. What they had is freed, but their rings: ring_free is for when no other thread can post any more. */
+/* Done: joins the threads. What they had is freed, but their rings: ring_free is for when no other
+ * thread can post any more. */
 void reactors_free(struct reactors *rs);
 
 /* The reactor that owns a client id: XXH3(clientid) mod count. */
 uint32_t reactor_owner(const char *clientid, uint32_t clientid_bytes, uint32_t count);
-/* Publishes a message made by the daemon (response, event) to ordinary subscribers. QoS 1, not retained. */
-void reactor_publish(struct reactor *rt, const char *topic, uint32_t topic_bytes, const void *payload,
-	uint32_t payload_bytes, const void *correlation, uint32_t correlation_bytes);
+/* Publishes a message made by the daemon (response, event) to ordinary subscribers. QoS 1, not
+ * retained. */
+void reactor_publish(struct reactor *rt, const char *topic, uint32_t topic_bytes,
+	const void *payload, uint32_t payload_bytes, const void *correlation,
+	uint32_t correlation_bytes);
 
 #endif

@@ -1,13 +1,17 @@
 /*
- * Answers to commands: the order of acknowledgements, the response messages, and what a v3 client is not told.
+ * Answers to commands: the order of acknowledgements, the response messages, and what a v3 client
+ * is not told.
  *
- * A reply stands in its connection's list from its PUBLISH to its acknowledgement. The head of the list is acknowledged when it
- * is ready, then the next one: so they leave in the order of the PUBLISHes, whatever took longer. A detached one
- * stands in a list of its own and is acknowledged when it is ready. An ordinary PUBLISH needs no reply unless one stands before it.
+ * A reply stands in its connection's list from its PUBLISH to its acknowledgement. The head of the
+ * list is acknowledged when it is ready, then the next one: so they leave in the order of the
+ * PUBLISHes, whatever took longer. A detached one stands in a list of its own and is acknowledged
+ * when it is ready. An ordinary PUBLISH needs no reply unless one stands before it.
  *
- * The response message does not wait for that turn. Nobody may be listening, which costs two loads to find out.
+ * The response message does not wait for that turn. Nobody may be listening, which costs two loads
+ * to find out.
  *
- * A reply is freed when it has left the connection's list and its owner has finished it, in either order.
+ * A reply is freed when it has left the connection's list and its owner has finished it, in either
+ * order.
  */
 #include "reply.h"
 
@@ -78,10 +82,10 @@ struct reply *reply_new(struct conn *c, const struct mqtt_publish *p, bool use_d
 	if (!rp)
 		return NULL;
 	char *at = (char *)(rp + 1);
-	*rp = (struct reply){.reactor = c->rt, .packet_id = p->packet_id, .qos = p->qos, .version = c->version,
-		.dup = p->dup, .clientid_bytes = s->clientid_bytes, .topic_bytes = p->topic.bytes,
-		.response_topic_bytes = response.bytes, .correlation_bytes = correlation.bytes,
-		.bytes = (uint32_t)bytes};
+	*rp = (struct reply){.reactor = c->rt, .packet_id = p->packet_id, .qos = p->qos,
+		.version = c->version, .dup = p->dup, .clientid_bytes = s->clientid_bytes,
+		.topic_bytes = p->topic.bytes, .response_topic_bytes = response.bytes,
+		.correlation_bytes = correlation.bytes, .bytes = (uint32_t)bytes};
 	rp->clientid = put(&at, s->clientid, s->clientid_bytes);
 	rp->topic = put(&at, p->topic.s, p->topic.bytes);
 	if (response.s)
@@ -101,7 +105,8 @@ static const char *reason_string(const struct reply *rp, char *buf, size_t buf_m
 		return NULL;
 	if (!rp->has_missing)
 		return rp->text;
-	snprintf(buf, buf_max, "%s: [%" PRIu64 ",%" PRIu64 ")", rp->text, rp->missing.from, rp->missing.to);
+	snprintf(buf, buf_max, "%s: [%" PRIu64 ",%" PRIu64 ")", rp->text, rp->missing.from,
+		rp->missing.to);
 	return buf;
 }
 
@@ -110,8 +115,10 @@ static void send_ack(struct conn *c, const struct reply *rp)
 	char text[96];
 	if (rp->qos == 0)
 		return;
-	/* It enters the set now that its result is stored, so that a copy is not carried out again. */
-	if (rp->qos == 2 && rp->reason < 0x80 && idset_add(&c->session->received, rp->packet_id) < 0) {
+	/* It enters the set now that its result is stored, so that a copy is not carried out
+	 * again. */
+	if (rp->qos == 2 && rp->reason < 0x80 &&
+		idset_add(&c->session->received, rp->packet_id) < 0) {
 		c->failed = true;
 		conn_run(c);
 		return;
@@ -159,8 +166,9 @@ int reply_plain(struct conn *c, uint8_t qos, uint16_t packet_id, uint8_t reason)
 	struct reply *rp = malloc(sizeof(*rp));
 	if (!rp)
 		goto no_memory;
-	*rp = (struct reply){.reactor = c->rt, .packet_id = packet_id, .qos = qos, .version = c->version,
-		.is_plain = true, .is_finished = true, .is_ready = true, .reason = reason, .bytes = sizeof(*rp)};
+	*rp = (struct reply){.reactor = c->rt, .packet_id = packet_id, .qos = qos,
+		.version = c->version, .is_plain = true, .is_finished = true, .is_ready = true,
+		.reason = reason, .bytes = sizeof(*rp)};
 	link_to(c, rp);
 	return 0;
 no_memory:
@@ -230,8 +238,8 @@ void reply_leave_all(struct conn *c)
 
 static char *to_json(const struct reply *rp, const struct outcome *o, size_t *ret_bytes)
 {
-	struct answer a = {.topic = rp->topic, .topic_bytes = rp->topic_bytes, .packet_id = rp->packet_id,
-		.description = "success"};
+	struct answer a = {.topic = rp->topic, .topic_bytes = rp->topic_bytes,
+		.packet_id = rp->packet_id, .description = "success"};
 	if (o) {
 		a.reason_code = o->reason;
 		a.description = o->text ? o->text : "success";
@@ -252,7 +260,8 @@ static char *to_json(const struct reply *rp, const struct outcome *o, size_t *re
 	return answer_to_json(&a, ret_bytes);
 }
 
-/* The default response topic, in memory that the caller frees. NULL: the client has none (see auth.h). */
+/* The default response topic, in memory that the caller frees. NULL: the client has none (see
+ * auth.h). */
 static char *default_topic(const struct reply *rp, uint32_t *ret_bytes)
 {
 	static const char prefix[] = "$file-response/";
@@ -284,8 +293,8 @@ static void respond(struct reply *rp, const struct outcome *o)
 		topic = own_topic = default_topic(rp, &topic_bytes);
 	char *json = topic ? to_json(rp, o, &json_bytes) : NULL;
 	if (json)
-		reactor_publish(rp->reactor, topic, topic_bytes, json, (uint32_t)json_bytes, rp->correlation,
-			rp->correlation_bytes);
+		reactor_publish(rp->reactor, topic, topic_bytes, json, (uint32_t)json_bytes,
+			rp->correlation, rp->correlation_bytes);
 	free(json);
 	free(own_topic);
 }
@@ -306,7 +315,8 @@ static bool is_mute(const struct reply *rp)
 bool reply_would_hold(const struct reply *rp, const char *text)
 {
 	struct hold_key key = hold_key_of(rp);
-	return is_mute(rp) && hold_would(rp->reactor->conns->hold, &key, text, ring_now_ms(rp->reactor->ring));
+	return is_mute(rp) && hold_would(rp->reactor->conns->hold, &key, text,
+		ring_now_ms(rp->reactor->ring));
 }
 
 /* A transient failure of a v3 client, unless it has persisted: keeps silent. */
@@ -321,12 +331,14 @@ static bool withhold(struct reply *rp, const struct outcome *o)
 		hold_succeed(hold, &key);
 		return false;
 	}
-	if (!o->is_transient || !hold_fail(hold, &key, o->text, ring_now_ms(rp->reactor->ring), &delay_ms))
+	if (!o->is_transient ||
+		!hold_fail(hold, &key, o->text, ring_now_ms(rp->reactor->ring), &delay_ms))
 		return false;
 	log_info("answer withheld", LS("clientid", rp->clientid, rp->clientid_bytes),
-		LS("topic", rp->topic, rp->topic_bytes), LZ("reason", o->text), LU("ms", delay_ms), NULL);
-	/* It stays in the list, so that none behind it is acknowledged either, until the connection is closed. */
-	rp->is_withheld = true;
+		LS("topic", rp->topic, rp->topic_bytes), LZ("reason", o->text),
+		LU("ms", delay_ms), NULL);
+	/* It stays in the list, so that none behind it is acknowledged either, until the
+	 * connection is closed. */
 	rp->is_finished = true;
 	conn_hold(rp->conn, delay_ms);
 	return true;

@@ -1,12 +1,15 @@
 /*
- * The answer to one $file command: from the PUBLISH that carried it to its PUBACK or PUBREC and its response message.
+ * The answer to one $file command: from the PUBLISH that carried it to its PUBACK or PUBREC and
+ * its response message.
  *
- * conn_publish.c makes a reply for each command and hands it to upload.c or ingest.c, which owns it until it calls
- * reply_finish, exactly once. Acknowledgements leave in the order in which the PUBLISHes came [MQTT-4.6.0-2], but a reply that
- * was detached (a synchronous fin, which may take long) does not hold up those behind it.
+ * conn_publish.c makes a reply for each command and hands it to upload.c or ingest.c, which owns
+ * it until it calls reply_finish, exactly once. Acknowledgements leave in the order in which the
+ * PUBLISHes came [MQTT-4.6.0-2], but a reply that was detached (a synchronous fin, which may take
+ * long) does not hold up those behind it.
  *
- * When the connection ends first, conn becomes NULL: the command goes on, only its response message is sent.
- * A reply belongs to the connection it came on; no other one ever gets its acknowledgement.
+ * When the connection ends first, conn becomes NULL: the command goes on, only its response
+ * message is sent. A reply belongs to the connection it came on; no other one ever gets its
+ * acknowledgement.
  */
 #ifndef SLUICE_REPLY_H
 #define SLUICE_REPLY_H
@@ -22,9 +25,9 @@ struct reactor;
 /* How a command ended. Copied by reply_finish. */
 struct outcome {
 	uint8_t reason;           /* 0 or the v5 reason code */
-	const char *text;         /* reason_description: a static string; "success" when reason is 0 */
-	/* Of a failure: may pass by itself (no space, quota, I/O error). A v3 connection is then closed without the
-	 * acknowledgement (PROTOCOL: "never told a lie"). */
+	const char *text;         /* reason_description, static; "success" when reason is 0 */
+	/* Of a failure: may pass by itself (no space, quota, I/O error). A v3 connection is then
+	 * closed without the acknowledgement (PROTOCOL: "never told a lie"). */
 	bool is_transient;
 	bool has_missing;
 	bool truncated;           /* more ranges than listed */
@@ -48,27 +51,29 @@ struct reply {
 	uint8_t version;
 	bool is_async;               /* $file-async */
 	bool dup;                    /* the PUBLISH had DUP set */
-	bool is_ready;               /* what the acknowledgement says is known; it waits for its turn */
-	bool is_detached;            /* on the connection's other list, whose order does not matter */
-	bool is_withheld;            /* a transient failure of a v3 client: never acknowledged */
-	bool is_finished;            /* the owner has let go; freed once it has left the connection's list */
-	bool is_plain;               /* no command: an ordinary PUBLISH whose acknowledgement waits for its turn */
+	bool is_ready;               /* what is to be acknowledged is known; waits for its turn */
+	bool is_detached;            /* on the connection's other list, which has no order */
+	bool is_finished;            /* the owner has let go; freed when it leaves the list */
+	bool is_plain;               /* no command: an ordinary PUBLISH, carried out already */
 	/* What the acknowledgement says; valid when is_ready. */
 	uint8_t reason;
 	bool has_missing;
 	const char *text;            /* static */
 	struct extent missing;       /* the first range, when has_missing */
 	/* The strings lie behind the struct, but for topic of a plain one: NULL. */
-	char *clientid, *topic, *response_topic; /* response_topic NULL: $file-response/<clientid> */
+	char *clientid, *topic;
+	char *response_topic;        /* NULL: $file-response/<clientid> */
 	uint32_t clientid_bytes, topic_bytes, response_topic_bytes;
 	uint8_t *correlation;        /* NULL: none */
 	uint32_t correlation_bytes;
-	uint32_t bytes;              /* of memory; counts against what a connection may have outstanding */
+	uint32_t bytes;              /* of memory; a connection may have so many outstanding */
 };
 
-/* Ends the command: acknowledges it (in turn), sends the response message, and frees rp when all is done. o NULL: success. */
+/* Ends the command: acknowledges it (in turn), sends the response message, and frees rp when all
+ * is done. o NULL: success. */
 void reply_finish(struct reply *rp, const struct outcome *o);
-/* The command never happened (its connection ended inside the payload): no acknowledgement, no message; frees rp. */
+/* The command never happened (its connection ended inside the payload): no acknowledgement, no
+ * message; frees rp. */
 void reply_discard(struct reply *rp);
 /* Lets later replies of the connection overtake this one. */
 void reply_detach(struct reply *rp);
@@ -79,10 +84,12 @@ void reply_ack_now(struct reply *rp);
 
 struct mqtt_publish;
 
-/* A command that came on c, in order of arrival. p->topic is the real name, aliases resolved. The response topic is p's,
- * unless use_default: then $file-response/<clientid>. NULL: out of memory. */
+/* A command that came on c, in order of arrival. p->topic is the real name, aliases resolved. The
+ * response topic is p's, unless use_default: then $file-response/<clientid>. NULL: out of
+ * memory. */
 struct reply *reply_new(struct conn *c, const struct mqtt_publish *p, bool use_default);
-/* Acknowledges an ordinary PUBLISH, after those that came before it. 0 or −ENOMEM: then the connection is failed. */
+/* Acknowledges an ordinary PUBLISH, after those that came before it. 0 or −ENOMEM: then the
+ * connection is failed. */
 int reply_plain(struct conn *c, uint8_t qos, uint16_t packet_id, uint8_t reason);
 /* Would a transient failure with this text, of a v3 client, be withheld now? */
 bool reply_would_hold(const struct reply *rp, const char *text);

@@ -1,5 +1,6 @@
 /*
- * hold.h: how long a v3 client is held, when it is told the truth after all, and that the table forgets.
+ * hold.h: how long a v3 client is held, when it is told the truth after all, and that the table
+ * forgets.
  */
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -23,7 +24,8 @@ TestSuite(hold, .init = set_up, .fini = tear_down);
 
 static struct hold_key key(const char *clientid, const char *topic)
 {
-	return (struct hold_key){clientid, topic, (uint32_t)strlen(clientid), (uint32_t)strlen(topic)};
+	return (struct hold_key){clientid, topic, (uint32_t)strlen(clientid),
+		(uint32_t)strlen(topic)};
 }
 
 /* The delay, or 0 when it is to be acknowledged. hold_would must have said the same before. */
@@ -99,8 +101,8 @@ Test(hold, success_without_failure_costs_nothing_and_does_nothing)
 	cr_assert_eq(fail("a", "t", "enospc", 0), 5000);
 }
 
-/* Far more clients than the table has places: every answer is still one that a new or an old entry may give, and the
- * latest client is never the one that gave way. */
+/* Far more clients than the table has places: every answer is still one that a new or an old entry
+ * may give, and the latest client is never the one that gave way. */
 Test(hold, a_full_table_gives_way)
 {
 	char clientid[32];
