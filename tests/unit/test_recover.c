@@ -1,0 +1,359 @@
+/*
+ * Recovery from journals as they may be found: written here record by record, or left by a daemon and then changed.
+ */
+#include "upload_commands.h"
+
+#include <dirent.h>
+#include <fnmatch.h>
+#include <sys/stat.h>
+
+enum { SALT = 99 };
+
+/* --- a data directory that is made by hand ---------------------------------------------------- */
+
+static uint8_t journal[64 * 1024];
+static struct record_writer writer;
+
+static void in_data(const struct bench *b, const char *path, char ret[512])
+{
+	snprintf(ret, 512, "%s/%s", b->dir, path);
+}
+
+static void make_dir(const struct bench *b, const char *path)
+{
+	char full[512];
+	in_data(b, path, full);
+	cr_assert_eq(sys_mkdirs(full, 0700), 0);
+}
+
+static void make_file(const struct bench *b, const char *path, const void *data, size_t bytes)
+{
+	char full[512];
+	in_data(b, path, full);
+	int fd = open(full, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	cr_assert_geq(fd, 0, "%s", full);
+	cr_assert_eq(write(fd, data, bytes), (ssize_t)bytes);
+	close(fd);
+}
+
+static bool is_there(const struct bench *b, const char *path)
+{
+	struct stat st;
+	char full[512];
+	in_data(b, path, full);
+	return lstat(full, &st) == 0;
+}
+
+/* How many names of a directory match. */
+static int count_names(const struct bench *b, const char *path, const char *pattern)
+{
+	char full[512];
+	int count = 0;
+	in_data(b, path, full);
+	DIR *dir = opendir(full);
+	if (!dir)
+		return 0;
+	for (const struct dirent *e; (e = readdir(dir));)
+		count += e->d_name[0] != '.' && fnmatch(pattern, e->d_name, 0) == 0;
+	closedir(dir);
+	return count;
+}
+
+static void craft(struct bench *b)
+{
+	bench_prepare(b, "/tmp");
+	make_dir(b, "staging");
+	make_dir(b, "export");
+	writer = (struct record_writer){.buf = journal, .buf_max = sizeof(journal), .bytes = RECORD_HEADER_BYTES,
+		.salt = SALT};
+}
+
+static void put(struct record r)
+{
+	cr_assert_eq(record_append(&writer, &r), 0);
+}
+
+static void put_open(uint64_t tid, uint32_t generation, const char *staging)
+{
+	put((struct record){.type = RECORD_OPEN, .tid = tid, .generation = generation, .epoch = 1,
+		.at_ms = sys_wall_ms(), .clientid = ID.clientid, .clientid_bytes = ID.clientid_bytes,
+		.fileid = ID.fileid, .fileid_bytes = ID.fileid_bytes, .text = staging,
+		.text_bytes = (uint32_t)strlen(staging)});
+}
+
+static void put_meta(uint64_t tid, const char *json)
+{
+	put((struct record){.type = RECORD_META, .tid = tid, .text = json, .text_bytes = (uint32_t)strlen(json)});
+}
+
+static void put_extent(uint64_t tid, uint64_t from, uint64_t to)
+{
+	put((struct record){.type = RECORD_EXTENT, .tid = tid, .from = from, .to = to});
+}
+
+static void put_publishing(uint64_t tid, uint64_t size, const uint8_t *digest, const char *path)
+{
+	struct record r = {.type = RECORD_PUBLISHING, .tid = tid, .size = size, .text = path,
+		.text_bytes = (uint32_t)strlen(path)};
+	memcpy(r.digest, digest, sizeof(r.digest));
+	put(r);
+}
+
+/* Writes what was put as the only file of a set, under the present page cache or another one. */
+static void make_set(const struct bench *b, const char *set, bool cache_alive)
+{
+	char path[512], identity[160];
+	put((struct record){.type = RECORD_CHECKPOINT_END});
+	record_header_encode(journal, SALT, 7, 0);
+	snprintf(path, sizeof(path), "journal/%s", set);
+	make_dir(b, path);
+	snprintf(path, sizeof(path), "journal/%s/r00-000000000007.log", set);
+	make_file(b, path, journal, writer.bytes);
+	in_data(b, "staging", path);
+	int fd = open(path, O_RDONLY | O_DIRECTORY);
+	cr_assert_eq(sys_cache_identity(fd, identity, sizeof(identity)), 0);
+	close(fd);
+	if (!cache_alive)
+		identity[0] ^= 1;
+	snprintf(path, sizeof(path), "journal/%s/page-cache", set);
+	make_file(b, path, identity, strlen(identity));
+}
+
+/* --- sets of journals ------------------------------------------------------------------------- */
+
+/* A start that is killed before its set is whole has not been; one that is killed before the old ones are wiped, has. */
+Test(recover, the_newest_whole_set_counts)
+{
+	struct bench b;
+	uint8_t *data = noise(3000, 1);
+	craft(&b);
+	make_file(&b, "staging/e1-x", data, 3000);
+	put_open(1, 1, "e1-x");
+	put_extent(1, 0, 1000);
+	make_set(&b, "set-000000000008", true);
+	put_extent(1, 2000, 3000);
+	make_set(&b, "set-000000000009", true);
+	writer.bytes = RECORD_HEADER_BYTES;
+	writer.seq = 0;
+	make_set(&b, "new", true);
+	bench_up(&b);
+	cr_assert_eq(do_status(&b).o.received, 2000);
+	cr_assert_eq(count_names(&b, "journal", "*"), 1, "all others are gone");
+	cr_assert(is_there(&b, "journal/set-000000000010"));
+	bench_restart(&b);
+	cr_assert_eq(do_status(&b).o.received, 2000);
+	free(data);
+	bench_fini(&b);
+}
+
+static void recover_as_two(struct bench *b)
+{
+	static struct reactor two[2];
+	struct reactor *rts[2] = {&two[0], &two[1]};
+	char error[512] = "";
+	struct store *store;
+	cr_assert_eq(store_open(&b->conf, &store, error, sizeof(error)), 0, "%s", error);
+	for (uint32_t i = 0; i < 2; i++) {
+		two[i] = (struct reactor){.idx = i, .count = 2, .conf = &b->conf, .store = store, .peers = rts};
+		timers_init(&two[i].timers, sys_mono_ms());
+	}
+	cr_assert_eq(recover_run(rts, 2, error, sizeof(error)), 0, "%s", error);
+	cr_assert_eq(transfer_find(two[0].uploads, &ID)->cover.bytes, 3);
+	cr_assert_eq(two[1].uploads->count, 0);
+	for (uint32_t i = 0; i < 2; i++) {
+		uploads_free(two[i].uploads);
+		journal_free(two[i].journal);
+	}
+	store_close(store);
+}
+
+Test(recover, another_number_of_reactors)
+{
+	struct bench b;
+	bench_init(&b);
+	assert_ok(do_init(&b, "{\"name\":\"a\"}"));
+	assert_ok(do_small(&b, 0, "abc", 3));
+	bench_down(&b);
+	recover_as_two(&b);
+	cr_assert_eq(count_names(&b, "journal/set-000000000002", "r0?-*.log"), 2);
+	recover_as_two(&b);
+	bench_up(&b);
+	cr_assert_eq(count_names(&b, "journal", "*"), 1);
+	cr_assert_eq(count_names(&b, "journal/set-000000000004", "r0?-*.log"), 1);
+	cr_assert_eq(do_status(&b).o.received, 3);
+	assert_ok(do_fin(&b, 3, NULL));
+	assert_file(&b, "cam/f1/a", (const uint8_t *)"abc", 3);
+	bench_fini(&b);
+}
+
+/* --- what is believed ------------------------------------------------------------------------- */
+
+/* The page cache is another one: nothing that was not synced is there, however often the start is killed after it has seen that. */
+Test(recover, after_a_reboot_unsynced_content_is_missing)
+{
+	struct bench b;
+	uint8_t *data = noise(1000, 1);
+	craft(&b);
+	make_file(&b, "staging/e1-x", data, 1000);
+	put_open(1, 1, "e1-x");
+	put_extent(1, 0, 1000);
+	make_set(&b, "set-000000000001", false);
+	make_set(&b, "new", true);
+	bench_up(&b);
+	struct caught c = do_status(&b);
+	cr_assert_str_eq(c.o.state, "open");
+	cr_assert_eq(c.o.received, 0);
+	assert_ok(do_small(&b, 0, "abc", 3));
+	bench_restart(&b);
+	cr_assert_eq(do_status(&b).o.received, 3, "the cache is alive from then on");
+	free(data);
+	bench_fini(&b);
+}
+
+/* A fin for a smaller size cut the file off and was killed: what lies below stays acknowledged. */
+Test(recover, a_file_that_is_too_short_keeps_its_beginning)
+{
+	struct bench b;
+	uint8_t *data = noise(1000, 1);
+	craft(&b);
+	make_file(&b, "staging/e1-x", data, 500);
+	put_open(1, 1, "e1-x");
+	put_meta(1, "{\"name\":\"a\"}");
+	put_extent(1, 0, 300);
+	put_extent(1, 400, 1000);
+	make_set(&b, "set-000000000001", true);
+	bench_up(&b);
+	struct caught c = do_status(&b);
+	cr_assert_eq(c.o.received, 400);
+	assert_ok(do_small(&b, 300, data + 300, 100));
+	assert_ok(do_fin(&b, 500, NULL));
+	assert_file(&b, "cam/f1/a", data, 500);
+	free(data);
+	bench_fini(&b);
+}
+
+/* A publish had begun, but the file is not the one that was verified: no zeros are exported in its place. */
+Test(recover, a_publish_whose_file_was_cut_off_is_not_resumed)
+{
+	struct bench b;
+	uint8_t *data = noise(1000, 1), digest[32];
+	digest_of(data, 1000, digest);
+	craft(&b);
+	make_file(&b, "staging/e1-x", data, 999);
+	put_open(1, 1, "e1-x");
+	put_meta(1, "{\"name\":\"a\"}");
+	put_extent(1, 0, 1000);
+	put((struct record){.type = RECORD_FIN, .tid = 1, .size = 1000});
+	put_publishing(1, 1000, digest, "cam/f1/a");
+	make_set(&b, "set-000000000001", true);
+	bench_up(&b);
+	settle(&b);
+	struct caught c = do_status(&b);
+	cr_assert_str_eq(c.o.state, "open");
+	cr_assert_eq(c.o.received, 0);
+	cr_assert_eq(count_names(&b, "export", "*"), 0);
+	free(data);
+	bench_fini(&b);
+}
+
+/* --- generations ------------------------------------------------------------------------------ */
+
+/* An export, of which all was acknowledged again up to `replayed`, and the beginning of its next generation. */
+static void craft_generations(struct bench *b, const uint8_t *data, uint64_t replayed, const char *next_meta)
+{
+	uint8_t digest[32];
+	digest_of(data, 3000, digest);
+	craft(b);
+	make_dir(b, "export/cam/f1");
+	make_file(b, "export/cam/f1/a", data, 3000);
+	put_open(1, 1, "e1-x");
+	put_meta(1, "{\"name\":\"a\"}");
+	put_publishing(1, 3000, digest, "cam/f1/a");
+	put((struct record){.type = RECORD_PUBLISHED, .tid = 1, .at_ms = sys_wall_ms()});
+	put_extent(1, 0, replayed);
+	put_open(2, 2, "e1-y");
+	put_meta(2, next_meta);
+	make_set(b, "set-000000000001", true);
+	bench_up(b);
+}
+
+/* Killed before the next generation had taken over what was acknowledged as a replay. */
+Test(recover, acknowledged_replays_are_seeded)
+{
+	for (int fin_first = 0; fin_first < 2; fin_first++) {
+		struct bench b;
+		uint8_t *data = noise(3000, 1);
+		craft_generations(&b, data, 2000, "{\"name\":\"a\"}");
+		memcpy(data + 2500, "changed", 7);
+		if (fin_first) /* a fin before anything else opens the file */
+			assert_fails(do_fin(&b, 2001, NULL), 0x80, "incomplete");
+		assert_ok(do_small(&b, 2000, data + 2000, 1000));
+		assert_ok(do_fin(&b, 3000, NULL));
+		assert_file(&b, "cam/f1~2/a", data, 3000);
+		free(data);
+		bench_fini(&b);
+	}
+}
+
+Test(recover, metadata_of_its_own_is_not_replaced)
+{
+	struct bench b;
+	uint8_t *data = noise(3000, 1);
+	craft_generations(&b, data, 10, "{\"name\":\"a\"}");
+	assert_ok(do_init(&b, "{\"name\":\"b\"}")); /* it was taken over */
+	bench_restart(&b);
+	assert_fails(do_init(&b, "{\"name\":\"c\"}"), 0x80, "filemeta_conflict");
+	assert_ok(do_init(&b, "{\"name\":\"b\"}"));
+	free(data);
+	bench_fini(&b);
+}
+
+/* --- staging files without a transfer --------------------------------------------------------- */
+
+Test(recover, a_staging_file_that_no_transfer_has_is_deleted)
+{
+	struct bench b;
+	craft(&b);
+	make_file(&b, "staging/e1-x", "abc", 3);
+	make_file(&b, "staging/e1-over", "abc", 3);
+	make_file(&b, "staging/e1-never-journaled", "abc", 3);
+	put_open(1, 1, "e1-over");
+	put((struct record){.type = RECORD_ABORTED, .tid = 1});
+	put_open(2, 1, "e1-x");
+	put_meta(2, "{\"name\":\"a\"}");
+	put_extent(2, 0, 3);
+	make_set(&b, "set-000000000001", true);
+	bench_up(&b);
+	cr_assert_eq(staging_count(&b), 1);
+	cr_assert(is_there(&b, "staging/e1-x"));
+	cr_assert_not(is_there(&b, "orphans"));
+	assert_ok(do_fin(&b, 3, NULL));
+	bench_fini(&b);
+}
+
+/* What a journal that can't be read may have named is kept, and so is the journal; also over the restarts that follow. */
+Test(recover, with_a_damaged_journal_nothing_is_deleted)
+{
+	struct bench b;
+	craft(&b);
+	make_file(&b, "staging/e1-x", "abc", 3);
+	make_file(&b, "staging/e1-over", "abc", 3);
+	make_file(&b, "staging/e1-unknown", "abc", 3);
+	put_open(1, 1, "e1-over");
+	put((struct record){.type = RECORD_ABORTED, .tid = 1});
+	put_open(2, 1, "e1-x");
+	put_extent(2, 0, 3);
+	make_set(&b, "set-000000000001", true);
+	make_file(&b, "journal/set-000000000001/r01-000000000007.log", "scribble", 8);
+	for (int i = 0; i < 3; i++) {
+		bench_up(&b);
+		cr_assert_eq(do_status(&b).o.received, 3);
+		cr_assert_eq(count_names(&b, "staging", "*"), 1);
+		cr_assert_eq(count_names(&b, "orphans", "*"), 1);
+		cr_assert(is_there(&b, "orphans/e1-unknown"));
+		cr_assert(is_there(&b, "journal/damaged-000000000001-r01-000000000007.log"));
+		cr_assert_eq(count_names(&b, "journal", "*"), 2);
+		bench_down(&b);
+	}
+	bench_remove(&b);
+}
