@@ -113,7 +113,7 @@ static void on_ttl(struct timer *timer);
 
 static void transfer_free(struct transfer *t)
 {
-	assert(t->pins == 0 && !t->segs && !t->fins && !t->aborts && !t->gates);
+	assert(t->pins == 0 && !t->segs && !t->fins && !t->aborts && !t->late_inits && !t->gates);
 	timers_disarm(&t->u->rt->timers, &t->ttl);
 	atomic_fetch_sub(&t->u->store->backlog_bytes, t->backlog);
 	t->u->ended_count -= t->ended;
@@ -424,6 +424,10 @@ struct transfer *transfer_next_generation(struct transfer *t, int *ret_err)
 	transfer_touch(next);
 	next->fins = t->fins; /* they came before the change: the new content decides */
 	t->fins = NULL;
+	next->aborts = t->aborts; /* likewise: what the change has begun, they end */
+	t->aborts = NULL;
+	next->late_inits = t->late_inits;
+	t->late_inits = NULL;
 	transfer_wake_gates(t);
 	if (t->cover.bytes)
 		next->seeding = true; /* staging.c copies t->cover when the file is open */

@@ -57,6 +57,7 @@ struct pending {
 	struct pending *next;
 	struct reply *reply;
 	struct outcome *outcome; /* owned; NULL: success */
+	struct meta *meta;       /* owned; of an init that waits for an abort */
 	struct journal_waiter waiter;
 };
 
@@ -137,6 +138,7 @@ struct transfer {
 	struct fin *fins;        /* the one being worked on, and those that joined or wait */
 	bool fin_recorded;
 	struct pending *aborts;  /* replies that wait for the transfer to be dropped */
+	struct pending *late_inits; /* came behind an abort: carried out when that is done */
 	struct pending *inits;   /* replies that wait for the staging file */
 	uint64_t fin_ms;         /* when the running fin began */
 

@@ -228,36 +228,93 @@ static void init_again(struct transfer *t, struct meta *m, struct reply *rp)
 	}
 }
 
-void upload_init(struct uploads *u, const struct upload_id *id, const char *json, uint32_t json_bytes,
-	struct reply *rp)
+/* What an abort that has not been carried out yet would take along: waits for it. */
+static void init_late(struct transfer *t, struct meta *m, struct reply *rp)
 {
-	struct meta m = {0};
-	struct outcome o;
-	const char *error = meta_parse(json, json_bytes, &m);
-	if (error) {
-		reply_fail(rp, MQTT_RC_UNSPECIFIED, error, false);
+	struct pending *p = pending_new(rp, NULL);
+	if (!p || !(p->meta = malloc(sizeof(*m)))) {
+		meta_fini(m);
+		if (p)
+			reply_fail(rp, MQTT_RC_UNSPECIFIED, "no_memory", true);
+		free(p);
 		return;
 	}
+	*p->meta = *m;
+	p->next = t->late_inits;
+	t->late_inits = p;
+}
+
+/* m is taken over. */
+static void init_begin(struct uploads *u, const struct upload_id *id, struct meta *m, struct reply *rp)
+{
+	struct outcome o;
 	int err = journal_error(u->rt->journal);
-	if (!err && m.has_size && m.size > u->conf->transfer.file_bytes_max)
+	if (!err && m->has_size && m->size > u->conf->transfer.file_bytes_max)
 		err = -EFBIG;
 	struct transfer *t = err ? NULL : transfer_find(u, id);
 	if (t) {
-		init_again(t, &m, rp);
+		if (t->aborts)
+			init_late(t, m, rp);
+		else
+			init_again(t, m, rp);
 		return;
 	}
 	if (!err)
-		t = open_transfer(u, id, m.has_size ? m.size : 0, &err);
+		t = open_transfer(u, id, m->has_size ? m->size : 0, &err);
 	if (!t) {
 		outcome_storage(&o, err);
-		meta_fini(&m);
+		meta_fini(m);
 		reply_finish(rp, &o);
 		return;
 	}
 	t->own_meta = true;
 	log_debug("transfer opened", LS("clientid", t->clientid, t->clientid_bytes),
-		LS("fileid", t->fileid, t->fileid_bytes), LZ("name", m.name), NULL);
-	init_accept(t, &m, rp);
+		LS("fileid", t->fileid, t->fileid_bytes), LZ("name", m->name), NULL);
+	init_accept(t, m, rp);
+}
+
+void upload_init(struct uploads *u, const struct upload_id *id, const char *json, uint32_t json_bytes,
+	struct reply *rp)
+{
+	struct meta m = {0};
+	const char *error = meta_parse(json, json_bytes, &m);
+	if (error)
+		reply_fail(rp, MQTT_RC_UNSPECIFIED, error, false);
+	else
+		init_begin(u, id, &m, rp);
+}
+
+/* The aborts of t are done; it may be gone, but is pinned. */
+static void late_inits_begin(struct transfer *t)
+{
+	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes};
+	struct pending *all = NULL;
+	while (t->late_inits) { /* reverses into the order of arrival */
+		struct pending *p = t->late_inits;
+		t->late_inits = p->next;
+		p->next = all;
+		all = p;
+	}
+	while (all) {
+		struct pending *p = all;
+		all = p->next;
+		init_begin(t->u, &id, p->meta, p->reply);
+		free(p->meta);
+		free(p);
+	}
+}
+
+/* What they would begin is aborted at once. */
+static void late_inits_skip(struct transfer *t)
+{
+	while (t->late_inits) {
+		struct pending *p = t->late_inits;
+		t->late_inits = p->next;
+		reply_after_journal(t->u, p->reply, NULL, JOURNAL_WRITTEN);
+		meta_fini(p->meta);
+		free(p->meta);
+		free(p);
+	}
 }
 
 /* The staging file is there, or can't be. */
@@ -300,13 +357,14 @@ static void inits_step(struct transfer *t)
 void upload_abort(struct uploads *u, const struct upload_id *id, struct reply *rp)
 {
 	struct transfer *t = transfer_find(u, id);
-	if (!t || t->state == TRANSFER_EXPORTED) {
+	if (!t || (t->state == TRANSFER_EXPORTED && !t->segs)) {
 		reply_after_journal(u, rp, NULL, JOURNAL_SYNCED);
 		return;
 	}
 	struct pending *p = pending_new(rp, NULL);
 	if (!p)
 		return;
+	late_inits_skip(t);
 	p->next = t->aborts;
 	t->aborts = p;
 	transfer_step(t);
@@ -335,6 +393,7 @@ static void abort_now(struct transfer *t)
 	struct uploads *u = t->u;
 	transfer_drop(t, RECORD_ABORTED);
 	aborts_answer(u, aborts);
+	late_inits_begin(t);
 }
 
 /* --- status ----------------------------------------------------------------------------------- */
@@ -440,10 +499,11 @@ void transfer_step(struct transfer *t)
 				t->fins = f->next;
 				fin_on_exported(t, f);
 			}
-			if (t->aborts) {
+			if (t->aborts && !t->segs) {
 				struct pending *aborts = t->aborts;
 				t->aborts = NULL;
 				aborts_answer(t->u, aborts);
+				late_inits_begin(t);
 			}
 			break;
 		}
@@ -472,6 +532,7 @@ void uploads_discard_waiting(struct transfer *t)
 		t->inits = p->next;
 		pending_fail(p, &o);
 	}
+	late_inits_skip(t);
 	while (t->gates)
 		upload_gate_cancel(t->gates);
 }
