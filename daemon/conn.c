@@ -106,8 +106,11 @@ void conn_run(struct conn *c)
 
 void conn_run_later(struct conn *c)
 {
-	if (c->state != CONN_MOVING)
-		run_push(c, &c->rt->conns->later_tail);
+	if (c->state == CONN_MOVING)
+		return;
+	/* One that has used up its share may have noted itself already, by what it has sent. */
+	run_unlink(c);
+	run_push(c, &c->rt->conns->later_tail);
 }
 
 /* --- stopping and going on -------------------------------------------------------------------- */

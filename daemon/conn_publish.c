@@ -149,8 +149,8 @@ static enum take refuse(struct conn *c, const struct arrival *a, struct reply *r
 {
 	struct payload pl = {.kind = PAYLOAD_DRAIN, .end = PAYLOAD_FAIL, .reply = rp,
 		.reason = reason, .text = text, .is_transient = is_transient};
-	/* An answer that is to be withheld is so before the payload, which then is not even read.
-	 * */
+	/* An answer that is to be withheld is so before the payload, which then is not even
+	 * read. */
 	if (is_transient && reply_would_hold(rp, text)) {
 		reply_fail(rp, reason, text, is_transient);
 		pl = (struct payload){.kind = PAYLOAD_DRAIN, .end = PAYLOAD_NOTHING};

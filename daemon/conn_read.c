@@ -23,6 +23,9 @@
 enum {
 	BUDGET_BYTES = 512 * 1024,
 	PEEK_BYTES = 1024,
+	/* After a large segment, when something else stands before the next head: so little of its
+	 * payload is copied. */
+	READ_BYTES_LARGE = 4096,
 	UNSENT_HIGH = 1 << 20,
 	/* Memory that answers not yet given may take: with long ids and topics fewer of them are
 	 * let in. */
@@ -178,9 +181,11 @@ static enum step receive(struct conn *c, uint32_t *ret_bytes)
 	free(c->stash);
 	c->stash = NULL;
 	c->stash_bytes = 0;
-	/* A stash as large as the buffer holds whole packets, read before something made us stop.
-	 * */
+	/* A stash as large as the buffer holds whole packets, read before something made us
+	 * stop. */
 	uint32_t room = b->bytes_max - stashed;
+	if (c->last_large && room > READ_BYTES_LARGE)
+		room = READ_BYTES_LARGE;
 	int n = room > 0 ? sock_recv(c->fd, b->data + stashed, room) : -EAGAIN;
 	bool is_end = n == 0 || (n < 0 && n != -EAGAIN);
 	uint32_t got = n > 0 ? (uint32_t)n : 0;

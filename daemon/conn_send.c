@@ -99,8 +99,8 @@ void conn_send_ack(struct conn *c, uint8_t type, uint16_t packet_id, uint8_t rea
 	}
 	conn_send(c, packet, (uint32_t)bytes, NULL, 0);
 	bool is_final = type == MQTT_PUBCOMP || (type == MQTT_PUBREC && reason >= 0x80);
-	/* A PUBCOMP may end an exchange that began on an earlier connection, whose count is gone.
-	 * */
+	/* A PUBCOMP may end an exchange that began on an earlier connection, whose count is
+	 * gone. */
 	if (is_final && c->unacked > 0)
 		c->unacked--;
 }

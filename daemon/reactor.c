@@ -260,8 +260,8 @@ static void *reactor_main(void *arg)
 		at_rest = settle(rt);
 	}
 	wait_for_all(rs, &rs->settled);
-	/* What can't be waited for is still the kernel's: its memory stays until the process ends.
-	 * */
+	/* What can't be waited for is still the kernel's: its memory stays until the process
+	 * ends. */
 	if (at_rest) {
 		tear_down(rt);
 	} else {
