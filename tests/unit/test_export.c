@@ -1,6 +1,8 @@
 /*
- * Publishing, with each of its steps failing once. What a step's completion says is replaced by an error, and what the step
- * had done is taken back, as if it had failed.
+ * Publishing, with each of its steps failing once, or being the last one before the daemon is killed.
+ *
+ * For a failure, what a step's completion says is replaced by an error, and what the step had done is taken back. For a kill, the
+ * data directory is copied at that moment; the daemon comes to its end, and another one begins with the copy.
  */
 #include "upload_commands.h"
 
@@ -20,7 +22,15 @@ static struct {
 	void (*done)(struct op *op);
 	enum step at, fails;
 	bool take_away; /* a consumer takes the file as soon as it appears */
+	bool copies;    /* it does not fail but is the last one before a kill */
 } hook;
+
+static void run(const char *format, const char *a, const char *b)
+{
+	char command[512];
+	snprintf(command, sizeof(command), format, a, b);
+	cr_assert_eq(system(command), 0, "%s", command);
+}
 
 static void in_export(const struct bench *b, const char *path, char ret[256])
 {
@@ -59,7 +69,9 @@ static void on_step(struct op *op)
 		in_export(hook.b, "cam/f1/a", path);
 		cr_assert_eq(unlink(path), 0);
 	}
-	if (hook.at == hook.fails) {
+	if (hook.at == hook.fails && hook.copies) {
+		run("cp -a '%s' '%s.copy'", hook.b->dir, hook.b->dir);
+	} else if (hook.at == hook.fails) {
 		cr_assert_geq(op->res, 0);
 		take_back(hook.b, hook.at, op->res);
 		op->res = -EIO;
@@ -68,7 +80,7 @@ static void on_step(struct op *op)
 	hook.done(op);
 }
 
-static struct caught do_fin_failing(struct bench *b, uint64_t size, enum step fails, bool take_away)
+static struct caught do_fin_hooked(struct bench *b, uint64_t size)
 {
 	struct caught c;
 	struct filecmd cmd = {.verb = FILECMD_FIN, .size = size};
@@ -81,8 +93,6 @@ static struct caught do_fin_failing(struct bench *b, uint64_t size, enum step fa
 	struct op *op = (struct op *)t->publish;
 	hook.b = b;
 	hook.at = FSYNC_FILE;
-	hook.fails = fails;
-	hook.take_away = take_away;
 	hook.done = op->done;
 	op->done = on_step;
 	settle(b);
@@ -90,21 +100,37 @@ static struct caught do_fin_failing(struct bench *b, uint64_t size, enum step fa
 	return c;
 }
 
-static int count_exported(struct bench *b)
+static struct caught do_fin_failing(struct bench *b, uint64_t size, enum step fails, bool take_away)
+{
+	hook.fails = fails;
+	hook.take_away = take_away;
+	hook.copies = false;
+	return do_fin_hooked(b, size);
+}
+
+/* What find counts below the export directory. */
+static int count_found(struct bench *b, const char *condition)
 {
 	char command[256];
 	int count = -1;
-	snprintf(command, sizeof(command), "find '%s/export' -mindepth 1 -not -name cam | wc -l", b->dir);
+	snprintf(command, sizeof(command), "find '%s/export' -mindepth 1 %s | wc -l", b->dir, condition);
 	FILE *f = popen(command, "r");
 	cr_assert_eq(fscanf(f, "%d", &count), 1);
 	pclose(f);
 	return count;
 }
 
+static int count_exported(struct bench *b)
+{
+	return count_found(b, "-not -name cam");
+}
+
 static uint8_t *begin(struct bench *b)
 {
 	uint8_t *data = noise(BYTES, 7);
-	bench_init(b);
+	bench_prepare(b, "/tmp");
+	b->conf.io.journal_bytes = 64 * 1024;
+	bench_up(b);
 	assert_ok(do_init(b, "{\"name\":\"a\",\"size\":100000}"));
 	assert_ok(do_large(b, 0, data, BYTES, 0, NULL));
 	return data;
@@ -232,6 +258,71 @@ Test(export, a_record_that_may_stand_keeps_the_file)
 	assert_file(&b, "cam/f1/a", data, BYTES);
 	cr_assert_eq(count_exported(&b), 3);
 	cr_assert_eq(staging_count(&b), 0);
+	free(data);
+	bench_fini(&b);
+}
+
+/* --- killed ----------------------------------------------------------------------------------- */
+
+/* Ends the daemon as if it had been killed behind a step of its publish. The directories stay the same ones, for the identity of the
+ * page cache. */
+static void kill_behind(struct bench *b, enum step step)
+{
+	hook.fails = step;
+	hook.take_away = false;
+	hook.copies = true;
+	assert_ok(do_fin_hooked(b, BYTES));
+	cr_assert_gt(hook.at, step);
+	bench_down(b);
+	run("cd '%s' && find . -mindepth 2 -delete && cp -a '%s.copy'/. .", b->dir, b->dir);
+	run("rm -rf '%s.copy'%s", b->dir, "");
+}
+
+/* Whatever was done by then, the file appears once and nothing else is left; also under another layout from then on. */
+Test(export, killed_behind_each_step)
+{
+	for (int i = 0; i < 2 * STEPS; i++) {
+		struct bench b;
+		uint8_t *data = begin(&b);
+		kill_behind(&b, i % STEPS);
+		if (i >= STEPS)
+			b.conf.export.layout = CONF_LAYOUT_EMQX;
+		bench_up(&b);
+		settle(&b);
+		cr_assert_str_eq(do_status(&b).o.state, "exported");
+		assert_ok(do_fin(&b, BYTES, NULL));
+		cr_assert_eq(staging_count(&b), 0);
+		cr_assert_eq(count_found(&b, "-type f -name a"), 1);
+		cr_assert_eq(count_found(&b, "-type f"), 2, "and a manifest");
+		cr_assert_eq(count_found(&b, "-type d -empty -not -name cam"), 0);
+		assert_file(&b, transfer_find(b.rt.uploads, &ID)->exported.path, data, BYTES);
+		bench_restart(&b);
+		cr_assert_str_eq(do_status(&b).o.state, "exported");
+		free(data);
+		bench_fini(&b);
+	}
+}
+
+/* Killed when its directory was chosen but not made: what is there now is what a consumer left of another export. */
+Test(export, another_exports_manifest_is_left_alone)
+{
+	static const char theirs[] = "{\n\t\"clientid\":\t\"cam\",\n\t\"fileid\":\t\"f1\",\n\t\"generation\":\t4\n}\n";
+	struct bench b;
+	uint8_t *data = begin(&b);
+	char path[256];
+	kill_behind(&b, MKDIR_CLIENT);
+	in_export(&b, "cam/f1", path);
+	cr_assert_eq(mkdir(path, 0755), 0);
+	in_export(&b, "cam/f1/.manifest.json", path);
+	FILE *f = fopen(path, "w");
+	fputs(theirs, f);
+	fclose(f);
+	bench_up(&b);
+	settle(&b);
+	cr_assert_str_eq(do_status(&b).o.state, "exported");
+	assert_file(&b, "cam/f1~2/a", data, BYTES);
+	assert_file(&b, "cam/f1/.manifest.json", (const uint8_t *)theirs, sizeof(theirs) - 1);
+	cr_assert_eq(count_found(&b, "-type f"), 3);
 	free(data);
 	bench_fini(&b);
 }
