@@ -2,9 +2,10 @@
  * Publishing: a verified staging file appears in the export directory, whole, once, under a name nobody had, and durable
  * before anyone is told.
  *
- *     SYNC (truncate, fsync the file) → RECORD (the path is journaled) → PARENTS (mkdir) → DIR (mkdir, exclusive: a taken one
- *     moves to the next suffix, back to RECORD) → OPEN_DIR → MANIFEST (create, write, fsync) → RENAME (never replaces) →
- *     SYNC_DIRS (the new directory and each one above it) → PUBLISHED (journaled, synced) → done
+ *     SYNC (once the journal has let go of what lies beyond the size: truncate; fsync the file) → RECORD (the path is
+ *     journaled) → PARENTS (mkdir) → DIR (mkdir, exclusive: a taken one moves to the next suffix, back to RECORD) → OPEN_DIR →
+ *     MANIFEST (create, write, fsync) → RENAME (never replaces) → SYNC_DIRS (the new directory and each one above it) →
+ *     PUBLISHED (journaled, synced) → done
  *
  * Every generation has a directory of its own, {clientid}/{fileid}[~n]/, so no export can meet another one's name. The
  * path is journaled before anything of it exists, so a restart finds what was begun:
@@ -47,8 +48,8 @@ enum { DIRS_MAX = 5, SUFFIX_MAX = 1000000, SUFFIX_DIGITS_MAX = 7, SYNCED_SLOTS =
 #define MANIFEST ".manifest.json" /* no escaped name begins with a dot */
 
 enum publish_state {
-	PUBLISH_QUEUED, PUBLISH_TRUNCATE, PUBLISH_SYNC, PUBLISH_RECORD, PUBLISH_PARENTS, PUBLISH_DIR,
-	PUBLISH_OPEN_DIR, PUBLISH_OPEN_MANIFEST, PUBLISH_WRITE_MANIFEST, PUBLISH_SYNC_MANIFEST,
+	PUBLISH_QUEUED, PUBLISH_UNCOVERED, PUBLISH_TRUNCATE, PUBLISH_SYNC, PUBLISH_RECORD, PUBLISH_PARENTS,
+	PUBLISH_DIR, PUBLISH_OPEN_DIR, PUBLISH_OPEN_MANIFEST, PUBLISH_WRITE_MANIFEST, PUBLISH_SYNC_MANIFEST,
 	PUBLISH_RENAME, PUBLISH_SYNC_DIR, PUBLISH_OPEN_PARENT, PUBLISH_SYNC_PARENT, PUBLISH_PUBLISHED,
 };
 
@@ -429,8 +430,10 @@ static void begin(struct publish *p)
 	if (err) {
 		publish_end(p, err);
 	} else if (st.size != t->exported.size) {
-		p->state = PUBLISH_TRUNCATE;
-		ring_ftruncate(t->u->rt->ring, &p->op, t->fd, t->exported.size);
+		/* The journal must not promise bytes that are not in the file any more. */
+		p->state = PUBLISH_UNCOVERED;
+		t->waiter.done = on_recorded;
+		journal_wait(t->u->rt->journal, &t->waiter, JOURNAL_WRITTEN);
 	} else {
 		p->state = PUBLISH_SYNC;
 		ring_fsync(t->u->rt->ring, &p->op, t->fd);
@@ -531,6 +534,10 @@ static void step(struct publish *p)
 	switch (p->state) {
 	case PUBLISH_QUEUED:
 		begin(p);
+		return;
+	case PUBLISH_UNCOVERED:
+		p->state = PUBLISH_TRUNCATE;
+		ring_ftruncate(ring, &p->op, t->fd, t->exported.size);
 		return;
 	case PUBLISH_TRUNCATE:
 		if (res < 0)
