@@ -198,6 +198,15 @@ void pipes_give(struct pipe *pipe, bool is_clean)
 	wake_one(&p->pipe_waiters);
 }
 
+void bufs_step(struct bufs *p)
+{
+	if (p->free_bufs)
+		wake_one(&p->buf_waiters);
+	/* With none out, nobody will give one back: whoever is first finds out whether another can be made. */
+	if (p->free_pipes || p->pipes_out == 0)
+		wake_one(&p->pipe_waiters);
+}
+
 uint32_t bufs_used(const struct bufs *p)
 {
 	return p->buffers_out;

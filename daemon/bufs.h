@@ -57,6 +57,10 @@ void bufs_wait(struct bufs *p, struct bufs_waiter *w);
 void pipes_wait(struct bufs *p, struct bufs_waiter *w);
 void bufs_wait_cancel(struct bufs_waiter *w); /* idempotent */
 
+/* Once per turn, after all that was woken has run: who was woken may have died without taking anything, so what is free
+ * wakes the next. */
+void bufs_step(struct bufs *p);
+
 uint32_t bufs_used(const struct bufs *p);
 uint32_t pipes_used(const struct bufs *p);
 

@@ -179,6 +179,7 @@ static bool turn(struct reactor *rt, bool more)
 	ring_turn(rt->ring, turn_timeout(rt, more));
 	timers_expire(&rt->timers, ring_now_ms(rt->ring));
 	conns_run(rt->conns);
+	bufs_step(rt->bufs);
 	/* A waiter that has nothing to wait for is called in here, and answers. */
 	journal_flush(rt->journal);
 	publish_gauges(rt);

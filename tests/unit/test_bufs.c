@@ -227,6 +227,35 @@ Test(bufs, buffers_and_pipes_have_a_queue_each)
 	cr_expect_eq(for_pipe.woken, 1);
 }
 
+/* The first one that was woken dies without taking anything: the end of the turn wakes the next, and no one when all are out. */
+Test(bufs, what_nobody_took_wakes_the_next)
+{
+	struct waiter dies[2] = {{.w.wake = on_wake}, {.w.wake = on_wake}}, next[2] = {{.w.wake = on_wake}, {.w.wake = on_wake}};
+	int err = 0;
+	struct buf *b = bufs_take(pool);
+	struct pipe *pipe = pipes_take(pool, &err);
+	for (int i = 0; i < 2; i++) {
+		void (*wait)(struct bufs *, struct bufs_waiter *) = i ? pipes_wait : bufs_wait;
+		wait(pool, &dies[i].w);
+		wait(pool, &next[i].w);
+	}
+	bufs_step(pool);
+	for (int i = 0; i < 2; i++)
+		cr_expect_eq(dies[i].woken, 0);
+	buf_unref(b);
+	pipes_give(pipe, true);
+	for (int i = 0; i < 2; i++) {
+		cr_expect_eq(dies[i].woken, 1);
+		cr_expect_eq(next[i].woken, 0);
+	}
+	bufs_step(pool);
+	for (int i = 0; i < 2; i++)
+		cr_expect_eq(next[i].woken, 1);
+	bufs_step(pool);
+	for (int i = 0; i < 2; i++)
+		cr_expect_eq(next[i].woken, 1);
+}
+
 /* --- pipes ------------------------------------------------------------------------------------ */
 
 Test(bufs, pipes_are_empty_when_taken)
