@@ -152,6 +152,8 @@ void conn_hold(struct conn *c, uint64_t delay_ms)
 	conn_stop(c, STOP_HOLD);
 	c->until_ms = ring_now_ms(c->rt->ring) + delay_ms;
 	conn_watch(c);
+	if (c->stops & STOP_DRAIN)
+		conn_run(c); /* the daemon's end does not wait for it */
 }
 
 /* --- time limits ------------------------------------------------------------------------------ */

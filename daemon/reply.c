@@ -331,8 +331,15 @@ static bool withhold(struct reply *rp, const struct outcome *o)
 		hold_succeed(hold, &key);
 		return false;
 	}
-	if (!o->is_transient ||
-		!hold_fail(hold, &key, o->text, ring_now_ms(rp->reactor->ring), &delay_ms))
+	if (!o->is_transient)
+		return false;
+	/* What else fails before the close is the same failure, not a further one: many segments
+	 * in flight may meet the full disk at once. */
+	if (rp->conn->stops & STOP_HOLD) {
+		rp->is_finished = true;
+		return true;
+	}
+	if (!hold_fail(hold, &key, o->text, ring_now_ms(rp->reactor->ring), &delay_ms))
 		return false;
 	log_info("answer withheld", LS("clientid", rp->clientid, rp->clientid_bytes),
 		LS("topic", rp->topic, rp->topic_bytes), LZ("reason", o->text),
