@@ -27,6 +27,10 @@ unit_program() {
 	# shellcheck disable=SC2086
 	set -- ${counts:-0 0 0 0}
 	bad=$(($3 + $4))
+	# Criterion takes no notice of a test whose process ends with a leak.
+	if grep -Eq '(ERROR|SUMMARY|WARNING): [A-Za-z]+Sanitizer|runtime error:' "$log"; then
+		bad=$((bad + 1))
+	fi
 	if [ "$status" -ne 0 ] || [ "$1" -eq 0 ] || [ "$bad" -ne 0 ]; then
 		cat "$log"
 		echo "FAILED: $name (status $status)"
