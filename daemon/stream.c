@@ -41,6 +41,7 @@ struct stream {
 	bool failed;            /* drain and throw away */
 	bool held;              /* the connection still holds the segment */
 	bool waiting;           /* the connection waits for resume */
+	bool pipe_is_due;       /* a pipe was free for us; we have not pulled since */
 	bool cut;
 	bool to_scratch;
 	bool fd_counted;        /* counts the staging file's fd */
@@ -335,7 +336,19 @@ static void write_prefix(struct stream *st)
 
 static void on_pipe_free(struct bufs_waiter *w)
 {
-	wake(container_of(w, struct stream, pipe_waiter));
+	struct stream *st = container_of(w, struct stream, pipe_waiter);
+	st->pipe_is_due = true;
+	wake(st);
+}
+
+/* We shall not take the pipe that we were woken for: giving it back wakes the next who waits. */
+static void pass_pipe_on(struct stream *st)
+{
+	struct bufs *bufs = st->seg->u->rt->bufs;
+	int err;
+	if (st->pipe_is_due)
+		pipes_give(pipes_take(bufs, &err), true);
+	st->pipe_is_due = false;
 }
 
 static enum ingest_pull wait(struct stream *st)
@@ -405,8 +418,11 @@ enum ingest_pull ingest_pull(struct seg *s, int sock_fd)
 	uint32_t budget = PULL_BYTES_MAX;
 	st->waiting = false;
 	bufs_wait_cancel(&st->pipe_waiter);
-	if (st->failed)
+	if (st->failed) {
+		pass_pipe_on(st);
 		return throw_away(st, sock_fd);
+	}
+	st->pipe_is_due = false;
 	if (!st->target_open)
 		return wait(st);
 	write_prefix(st);
@@ -461,6 +477,7 @@ void ingest_cut(struct seg *s)
 	st->waiting = false;
 	st->cut = true;
 	bufs_wait_cancel(&st->pipe_waiter);
+	pass_pipe_on(st);
 	give_filling(st);
 	finish_if_through(st);
 }
