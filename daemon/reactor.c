@@ -61,9 +61,30 @@ uint32_t reactor_owner(const char *clientid, uint32_t clientid_bytes, uint32_t c
 
 /* --- messages --------------------------------------------------------------------------------- */
 
+static uint64_t envelope_bytes(const struct message *m)
+{
+	return sizeof(struct envelope) + m->bytes;
+}
+
+/* A publisher may be faster than a reactor with many subscribers, which then must not gather
+ * without end what it is to deliver: like a session's queue, an inbox takes so much, and one
+ * message of any size when it is empty. */
+static bool inbox_take(struct reactor *to, const struct message *m)
+{
+	uint64_t bytes = envelope_bytes(m), most = to->conf->mqtt.queue_total_bytes_max / to->count;
+	uint64_t before =
+		atomic_fetch_add_explicit(&to->inbox_bytes, bytes, memory_order_relaxed);
+	if (before == 0 || before + bytes <= most)
+		return true;
+	atomic_fetch_sub_explicit(&to->inbox_bytes, bytes, memory_order_relaxed);
+	return false;
+}
+
 static void on_message(struct op *op)
 {
 	struct envelope *e = owner_of(op, struct envelope, op);
+	atomic_fetch_sub_explicit(&e->rt->inbox_bytes, envelope_bytes(e->message),
+		memory_order_relaxed);
 	broker_deliver(e->rt->broker, e->message);
 	message_unref(e->message);
 	free(e);
@@ -73,9 +94,14 @@ static void forward(struct broker *b, struct message *m)
 {
 	struct reactor *rt = broker_arg(b);
 	for (uint32_t i = 0; i < rt->count; i++) {
-		struct envelope *e = i == rt->idx ? NULL : calloc(1, sizeof(*e));
-		if (!e)
-			continue; /* without memory a message is lost, as with a full queue */
+		if (i == rt->idx || !inbox_take(rt->peers[i], m))
+			continue;
+		struct envelope *e = calloc(1, sizeof(*e));
+		if (!e) { /* without memory a message is lost, as with a full queue */
+			atomic_fetch_sub_explicit(&rt->peers[i]->inbox_bytes, envelope_bytes(m),
+				memory_order_relaxed);
+			continue;
+		}
 		e->op.done = on_message;
 		e->rt = rt->peers[i];
 		e->message = m;

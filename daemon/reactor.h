@@ -68,6 +68,7 @@ struct reactor {
 	struct stats stats;
 	bool stopping;
 	/* reactor.c's */
+	_Atomic uint64_t inbox_bytes; /* of messages posted by others and not yet seen */
 	struct reactors *all;
 	struct listener *listeners; /* as many as conf->listen_count, once they were handed over */
 	uint64_t stop_at_ms;        /* stopping: not later than this */
