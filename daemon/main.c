@@ -172,12 +172,27 @@ static int start(struct server *s)
 	return err;
 }
 
+/* Connections must leave the descriptors that files and pipes need, or a peer that only connects
+ * would stop every upload. No reactor accepts before this. */
+static void fit_connections(struct server *s)
+{
+	struct conf *conf = &s->conf;
+	uint64_t each = DESCRIPTORS_PER_REACTOR + conf->io.open_files_max + 2ull * conf->io.pipes_max;
+	uint64_t others = DESCRIPTORS_FIXED + s->count * each;
+	if (others > s->descriptors / 2)
+		others = s->descriptors / 2;
+	if (conf->mqtt.connections_max <= s->descriptors - others)
+		return;
+	log_warn("fewer connections than mqtt.connections_max, for want of file descriptors: raise "
+		"LimitNOFILE in the unit, or ulimit -n", LU("descriptors", s->descriptors),
+		LU("connections_max", conf->mqtt.connections_max),
+		LU("connections", s->descriptors - others), NULL);
+	conf->mqtt.connections_max = (uint32_t)(s->descriptors - others);
+}
+
 static void announce(struct server *s)
 {
-	if (s->descriptors < s->conf.mqtt.connections_max)
-		log_warn("fewer file descriptors than mqtt.connections_max: raise LimitNOFILE in "
-			"the unit, or ulimit -n", LU("descriptors", s->descriptors),
-			LU("connections_max", s->conf.mqtt.connections_max), NULL);
+	fit_connections(s);
 	reactors_listen(s->reactors, s->fds);
 	free(s->fds);
 	s->fds = NULL;
