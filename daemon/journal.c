@@ -5,9 +5,9 @@
  *       │                └─ file full ─► ROTATING ──► IDLE
  *     sync runs beside it: it covers what was written when it was submitted.
  *
- * Rotation runs on the ring's helper thread with blocking calls: it is rare and must be durable before the old file goes. The old
- * file is not deleted: renamed to spare-<reactor> it waits, with its blocks, to become the next one, so that a disk that has become
- * full stops no reactor.
+ * Rotation runs on the ring's helper thread with blocking calls: it is rare and must be durable before the old
+ * file goes. The old file is not deleted: renamed to spare-<reactor> it waits, with its blocks, to become the
+ * next one, so that a disk that has become full stops no reactor.
  */
 #include "journal.h"
 

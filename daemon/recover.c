@@ -7,14 +7,15 @@
  * machine died in a rotation. Records are applied to the pasts in the order of the files; then the pasts become
  * transfers, older generations first.
  *
- * What is believed: with the page cache surely alive (same boot and file system as when the set was written) every journaled
- * extent that lies within the staging file. Otherwise only what was synced: a transfer whose publish had begun (its file was fsynced
- * first); of the others nothing, they are received again. All of that is said in the log.
+ * What is believed: with the page cache surely alive (same boot and file system as when the set was written)
+ * every journaled extent that lies within the staging file. Otherwise only what was synced: a transfer whose
+ * publish had begun (its file was fsynced first); of the others nothing, they are received again. All of that
+ * is said in the log.
  *
- * A staging file that no open transfer has is deleted: its transfer is over, or its opening was never journaled and so none of it
- * acknowledged. But when a journal is damaged, it may be one that only the lost records name. Then it is set aside in <data>/orphans/,
- * like the journal; the rest is served. Files are set aside before the journal that explains why, so a start that is cut
- * short here is repeated by the next.
+ * A staging file that no open transfer has is deleted: its transfer is over, or its opening was never journaled
+ * and so none of it acknowledged. But when a journal is damaged, it may be one that only the lost records name.
+ * Then it is set aside in <data>/orphans/, like the journal; the rest is served. Files are set aside before the
+ * journal that explains why, so a start that is cut short here is repeated by the next.
  */
 #include "recover.h"
 

@@ -1,8 +1,9 @@
 /*
- * The data directory: <data>/staging, <data>/journal and the export root, opened and locked once; and the space in it.
+ * The data directory: <data>/staging, <data>/journal and the export root, opened and locked once; and the space
+ * in it.
  *
- * One daemon per directory: both directories are locked themselves (flock), so no lock file lies among the exports; held
- * until the process ends.
+ * One daemon per directory: both directories are locked themselves (flock), so no lock file lies among the
+ * exports; held until the process ends.
  */
 #ifndef SLUICE_STORE_H
 #define SLUICE_STORE_H

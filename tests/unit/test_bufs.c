@@ -227,10 +227,12 @@ Test(bufs, buffers_and_pipes_have_a_queue_each)
 	cr_expect_eq(for_pipe.woken, 1);
 }
 
-/* The first one that was woken dies without taking anything: the end of the turn wakes the next, and no one when all are out. */
+/* The first one that was woken dies without taking anything: the end of the turn wakes the next, and no one
+ * when all are out. */
 Test(bufs, what_nobody_took_wakes_the_next)
 {
-	struct waiter dies[2] = {{.w.wake = on_wake}, {.w.wake = on_wake}}, next[2] = {{.w.wake = on_wake}, {.w.wake = on_wake}};
+	struct waiter dies[2] = {{.w.wake = on_wake}, {.w.wake = on_wake}};
+	struct waiter next[2] = {{.w.wake = on_wake}, {.w.wake = on_wake}};
 	int err = 0;
 	struct buf *b = bufs_take(pool);
 	struct pipe *pipe = pipes_take(pool, &err);

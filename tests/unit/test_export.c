@@ -1,8 +1,9 @@
 /*
  * Publishing, with each of its steps failing once, or being the last one before the daemon is killed.
  *
- * For a failure, what a step's completion says is replaced by an error, and what the step had done is taken back. For a kill, the
- * data directory is copied at that moment; the daemon comes to its end, and another one begins with the copy.
+ * For a failure, what a step's completion says is replaced by an error, and what the step had done is taken
+ * back. For a kill, the data directory is copied at that moment; the daemon comes to its end, and another one
+ * begins with the copy.
  */
 #include "upload_commands.h"
 
@@ -128,7 +129,8 @@ static int count_exported(struct bench *b)
 static uint8_t *begin(struct bench *b)
 {
 	uint8_t *data = noise(BYTES, 7);
-	bench_prepare(b, access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp"); /* many syncs, of which none must be real */
+	/* Many syncs, of which none must be real. */
+	bench_prepare(b, access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
 	b->conf.io.journal_bytes = 64 * 1024;
 	bench_up(b);
 	assert_ok(do_init(b, "{\"name\":\"a\",\"size\":100000}"));
@@ -166,7 +168,8 @@ Test(export, what_could_not_be_synced_is_received_again)
 		struct transfer *t = transfer_find(b.rt.uploads, &ID);
 		struct sys_stat before, after;
 		cr_assert_eq(sys_stat_at(b.rt.store->staging_fd, t->staging, &before), 0);
-		int held = sys_openat(b.rt.store->staging_fd, t->staging, O_RDONLY, 0); /* keeps its inode number taken */
+		/* Held, it keeps its inode number to itself. */
+		int held = sys_openat(b.rt.store->staging_fd, t->staging, O_RDONLY, 0);
 		assert_fails(do_fin_failing(&b, BYTES, FSYNC_FILE, false), 0x80, "io_error");
 		if (restarts)
 			bench_restart(&b);
@@ -228,7 +231,8 @@ static int journal_fd(void)
 	return -1;
 }
 
-/* PUBLISHED is written but can't be synced: the fin fails, and the file stays, for after a restart the record may count. */
+/* PUBLISHED is written but can't be synced: the fin fails, and the file stays, for after a restart the record
+ * may count. */
 Test(export, a_record_that_may_stand_keeps_the_file)
 {
 	struct bench b;
@@ -264,8 +268,8 @@ Test(export, a_record_that_may_stand_keeps_the_file)
 
 /* --- killed ----------------------------------------------------------------------------------- */
 
-/* Ends the daemon as if it had been killed behind a step of its publish. The directories stay the same ones, for the identity of the
- * page cache. */
+/* Ends the daemon as if it had been killed behind a step of its publish. The directories stay the same ones,
+ * for the identity of the page cache. */
 static void kill_behind(struct bench *b, enum step step)
 {
 	hook.fails = step;
@@ -361,7 +365,8 @@ Test(export, a_queue_of_failures_is_a_loop)
 		settle(&b);
 		assert_ok(init);
 	}
-	/* All places are taken until the last one comes; neither fchmod nor anything else works on these descriptors. */
+	/* All places are taken until the last one comes; neither fchmod nor anything else works on these
+	 * descriptors. */
 	int path_only = open("/", O_PATH);
 	b.rt.uploads->publishing = b.conf.export.parallel_max;
 	for (int i = 0; i < MANY; i++) {

@@ -403,8 +403,8 @@ Test(journal, done_may_append_and_wait)
 	cr_expect_eq(recover().best.state.units[0], 2);
 }
 
-/* A waiter that is called by journal_flush itself appends: the same flush takes that on its way, for nothing else may come in
- * whose turn would. */
+/* A waiter that is called by journal_flush itself appends: the same flush takes that on its way, for nothing
+ * else may come in whose turn would. */
 Test(journal, what_a_flush_makes_append_is_flushed)
 {
 	struct waiter first = {0};

@@ -121,7 +121,8 @@ static void make_set(const struct bench *b, const char *set, bool cache_alive)
 
 /* --- sets of journals ------------------------------------------------------------------------- */
 
-/* A start that is killed before its set is whole has not been; one that is killed before the old ones are wiped, has. */
+/* A start that is killed before its set is whole has not been; one that is killed before the old ones are
+ * wiped, has. */
 Test(recover, the_newest_whole_set_counts)
 {
 	struct bench b;
@@ -188,7 +189,8 @@ Test(recover, another_number_of_reactors)
 
 /* --- what is believed ------------------------------------------------------------------------- */
 
-/* The page cache is another one: nothing that was not synced is there, however often the start is killed after it has seen that. */
+/* The page cache is another one: nothing that was not synced is there, however often the start is killed after
+ * it has seen that. */
 Test(recover, after_a_reboot_unsynced_content_is_missing)
 {
 	struct bench b;
@@ -331,7 +333,8 @@ Test(recover, a_staging_file_that_no_transfer_has_is_deleted)
 	bench_fini(&b);
 }
 
-/* What a journal that can't be read may have named is kept, and so is the journal; also over the restarts that follow. */
+/* What a journal that can't be read may have named is kept, and so is the journal; also over the restarts that
+ * follow. */
 Test(recover, with_a_damaged_journal_nothing_is_deleted)
 {
 	struct bench b;
