@@ -217,3 +217,35 @@ def test_staging_file_that_was_lost(t):
     up.init("f")
     up.upload("f", data, segment_bytes=10_000)
     eq(d.export("lost", "f", "a.bin"), data, "export")
+
+
+def test_stray_staging_files(t):
+    """What no record names was never acknowledged: it is swept."""
+    d = t.daemon()
+    t.uploader("stray").segment("f", 0, b"known")
+    d.stop()
+    known = d.staged_files()
+    (d.data / "staging" / "e1-stray").write_bytes(b"x" * 1000)
+    d.start()
+    eq(d.staged_files(), known, "staging")
+    eq(t.uploader("stray").status("f")["received"], 5, "received")
+
+
+def test_unreadable_journal(t):
+    """It is set aside and reported, and so are the bytes that it knew of; the rest goes on."""
+    d = t.daemon("reactors=1")
+    t.uploader("unr").upload("done", b"exported")
+    t.uploader("unr").segment("f", 0, b"precious")
+    d.stop()
+    # Behind the last record nothing is read, so only files with records matter.
+    for path in journal_files(d):
+        data = path.read_bytes()
+        path.write_bytes(b"\xff" * 64 + data[64:])
+    d.start()
+    yes(re.search(r" error damaged journal is set aside", d.new_log()), "it is reported")
+    orphans = [p.read_bytes() for p in (d.data / "orphans").iterdir()]
+    eq(orphans, [b"precious"], "orphans")
+    eq(d.export("unr", "done", "a.bin"), b"exported", "export")
+    up = t.uploader("unr")
+    eq(up.status("f")["state"], "none", "state")
+    up.upload("new", b"goes on")
