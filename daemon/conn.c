@@ -248,6 +248,7 @@ void conn_accept(struct reactor *rt, int fd)
 	c->gate.resume = on_gate;
 	c->out_tail = &c->out;
 	c->replies_tail = &c->replies;
+	idset_init(&c->pending);
 	c->active_ms = ring_now_ms(rt->ring);
 	c->until_ms = c->active_ms + rt->conf->mqtt.connect_timeout_ms;
 	link_all(c);

@@ -100,6 +100,7 @@ struct conn {
 	uint32_t unacked;                   /* QoS 2 exchanges not over, for Receive Maximum */
 	struct reply *replies, **replies_tail, *detached;
 	uint32_t replies_count, replies_bytes;
+	struct idset pending;               /* packet identifiers of the replies of QoS 2 */
 	uint64_t active_ms;                 /* last byte received; in STOP_OUTPUT, last sent */
 	/* Since when, and with how many bytes since, the present packet is incomplete; window_ms
 	 * 0: it isn't. */

@@ -53,6 +53,8 @@ static void unlink_from(struct reply *rp)
 	struct conn *c = rp->conn;
 	take_out(rp);
 	rp->conn = NULL;
+	if (rp->qos == 2)
+		idset_remove(&c->pending, rp->packet_id);
 	c->replies_count--;
 	c->replies_bytes -= rp->bytes;
 	conn_go_on(c, STOP_REPLIES);
@@ -79,6 +81,10 @@ struct reply *reply_new(struct conn *c, const struct mqtt_publish *p, bool use_d
 	size_t bytes = sizeof(struct reply) + s->clientid_bytes + p->topic.bytes + response.bytes +
 		correlation.bytes + 4;
 	struct reply *rp = malloc(bytes);
+	if (rp && p->qos == 2 && idset_add(&c->pending, p->packet_id) < 0) {
+		free(rp);
+		rp = NULL;
+	}
 	if (!rp)
 		return NULL;
 	char *at = (char *)(rp + 1);
@@ -163,6 +169,8 @@ int reply_plain(struct conn *c, uint8_t qos, uint16_t packet_id, uint8_t reason)
 		conn_send_ack(c, qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, packet_id, reason, NULL);
 		return 0;
 	}
+	if (qos == 2 && idset_add(&c->pending, packet_id) < 0)
+		goto no_memory;
 	struct reply *rp = malloc(sizeof(*rp));
 	if (!rp)
 		goto no_memory;
@@ -198,16 +206,9 @@ void reply_ack_now(struct reply *rp)
 		set_ready(rp, 0);
 }
 
-static bool list_has(const struct reply *rp, uint16_t packet_id)
-{
-	while (rp && (rp->packet_id != packet_id || rp->qos == 0))
-		rp = rp->next;
-	return rp != NULL;
-}
-
 bool reply_is_pending(const struct conn *c, uint16_t packet_id)
 {
-	return list_has(c->replies, packet_id) || list_has(c->detached, packet_id);
+	return idset_has(&c->pending, packet_id);
 }
 
 static void leave_list(struct reply *rp)
@@ -230,6 +231,7 @@ void reply_leave_all(struct conn *c)
 	c->replies = NULL;
 	c->replies_tail = &c->replies;
 	c->detached = NULL;
+	idset_fini(&c->pending);
 	c->replies_count = 0;
 	c->replies_bytes = 0;
 }

@@ -93,7 +93,7 @@ struct reply *reply_new(struct conn *c, const struct mqtt_publish *p, bool use_d
 int reply_plain(struct conn *c, uint8_t qos, uint16_t packet_id, uint8_t reason);
 /* Would a transient failure with this text, of a v3 client, be withheld now? */
 bool reply_would_hold(const struct reply *rp, const char *text);
-/* Does a command with this packet identifier wait for its acknowledgement on c? */
+/* Does a PUBLISH of QoS 2 with this packet identifier wait for its PUBREC on c? */
 bool reply_is_pending(const struct conn *c, uint16_t packet_id);
 /* The connection ends: its replies live on without it. */
 void reply_leave_all(struct conn *c);
