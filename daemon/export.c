@@ -467,10 +467,6 @@ static void on_dir_made(struct publish *p, int res)
 			record_path(p);
 		return;
 	}
-	if (res < 0) {
-		publish_end(p, res);
-		return;
-	}
 	p->made_dir = true;
 	open_dir(p);
 }
@@ -488,10 +484,6 @@ static void on_renamed(struct publish *p, int res)
 		record_path(p);
 		return;
 	}
-	if (res < 0) {
-		publish_end(p, res);
-		return;
-	}
 	p->renamed = true;
 	p->state = PUBLISH_SYNC_DIR;
 	ring_fsync(p->t->u->rt->ring, &p->op, p->dir_fd);
@@ -499,8 +491,8 @@ static void on_renamed(struct publish *p, int res)
 
 static void on_manifest_written(struct publish *p, int res)
 {
-	if (res <= 0) {
-		publish_end(p, res < 0 ? res : -EIO);
+	if (res == 0) {
+		publish_end(p, -EIO);
 		return;
 	}
 	p->manifest_put += (size_t)res;
@@ -527,104 +519,113 @@ static void on_parent_synced(struct publish *p)
 	sync_parent(p);
 }
 
+static void on_dir_opened(struct publish *p, int fd)
+{
+	const struct conf *conf = p->t->u->conf;
+	p->dir_fd = fd;
+	int err = conf->export.manifest ? manifest_make(p) : 0;
+	if (err) {
+		publish_end(p, err);
+		return;
+	}
+	if (!conf->export.manifest) {
+		rename_file(p);
+		return;
+	}
+	p->manifest_put = 0;
+	p->state = PUBLISH_OPEN_MANIFEST;
+	ring_openat(p->t->u->rt->ring, &p->op, p->dir_fd, MANIFEST, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW,
+		conf->export.file_mode);
+}
+
+static void on_manifest_opened(struct publish *p, int fd)
+{
+	const struct store *store = p->t->u->store;
+	p->manifest_fd = fd;
+	if (store->group != UINT32_MAX)
+		(void)sys_fchown_group(fd, store->group);
+	write_manifest(p);
+}
+
+/* Is an error all there is to know? A name that is taken, and a sync of the file that failed, want more than
+ * the end. */
+static bool is_final(const struct publish *p, int res)
+{
+	bool makes_name = p->state == PUBLISH_PARENTS || p->state == PUBLISH_DIR || p->state == PUBLISH_RENAME;
+	return res < 0 && p->state != PUBLISH_SYNC && !(makes_name && res == -EEXIST);
+}
+
 static void step(struct publish *p)
 {
 	struct transfer *t = p->t;
 	struct ring *ring = t->u->rt->ring;
 	int res = p->op.res;
 	p->op.res = 0;
+	if (is_final(p, res)) {
+		publish_end(p, res);
+		return;
+	}
 	switch (p->state) {
 	case PUBLISH_QUEUED:
 		begin(p);
-		return;
+		break;
 	case PUBLISH_UNCOVERED:
 		p->state = PUBLISH_TRUNCATE;
 		ring_ftruncate(ring, &p->op, t->fd, t->exported.size);
-		return;
+		break;
 	case PUBLISH_TRUNCATE:
-		if (res < 0)
-			break;
 		p->state = PUBLISH_SYNC;
 		ring_fsync(ring, &p->op, t->fd);
-		return;
+		break;
 	case PUBLISH_SYNC:
 		on_file_synced(p, res);
-		return;
+		break;
 	case PUBLISH_RECORD:
 		p->dir_idx = 0;
 		make_dir(p);
-		return;
+		break;
 	case PUBLISH_PARENTS:
-		if (res < 0 && res != -EEXIST)
-			break;
 		if (res == 0)
 			set_synced(p, p->dir_idx, false);
 		p->dir_idx++;
 		make_dir(p);
-		return;
+		break;
 	case PUBLISH_DIR:
 		on_dir_made(p, res);
-		return;
+		break;
 	case PUBLISH_OPEN_DIR:
-		if (res < 0)
-			break;
-		p->dir_fd = res;
-		if (!t->u->conf->export.manifest) {
-			rename_file(p);
-			return;
-		}
-		res = manifest_make(p);
-		if (res < 0)
-			break;
-		p->manifest_put = 0;
-		p->state = PUBLISH_OPEN_MANIFEST;
-		ring_openat(ring, &p->op, p->dir_fd, MANIFEST, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW,
-			t->u->conf->export.file_mode);
-		return;
+		on_dir_opened(p, res);
+		break;
 	case PUBLISH_OPEN_MANIFEST:
-		if (res < 0)
-			break;
-		p->manifest_fd = res;
-		if (t->u->store->group != UINT32_MAX)
-			(void)sys_fchown_group(res, t->u->store->group);
-		write_manifest(p);
-		return;
+		on_manifest_opened(p, res);
+		break;
 	case PUBLISH_WRITE_MANIFEST:
 		on_manifest_written(p, res);
-		return;
+		break;
 	case PUBLISH_SYNC_MANIFEST:
-		if (res < 0)
-			break;
 		sys_close(p->manifest_fd);
 		p->manifest_fd = -1;
 		rename_file(p);
-		return;
+		break;
 	case PUBLISH_RENAME:
 		on_renamed(p, res);
-		return;
+		break;
 	case PUBLISH_SYNC_DIR:
-		if (res < 0)
-			break;
 		p->dir_idx = p->dirs_count - 1;
 		sync_parent(p);
-		return;
+		break;
 	case PUBLISH_OPEN_PARENT:
-		if (res < 0)
-			break;
 		p->parent_fd = res;
 		p->state = PUBLISH_SYNC_PARENT;
 		ring_fsync(ring, &p->op, p->parent_fd);
-		return;
+		break;
 	case PUBLISH_SYNC_PARENT:
-		if (res < 0)
-			break;
 		on_parent_synced(p);
-		return;
+		break;
 	case PUBLISH_PUBLISHED:
 		publish_end(p, 0);
-		return;
+		break;
 	}
-	publish_end(p, res);
 }
 
 static void on_done(struct op *op)
