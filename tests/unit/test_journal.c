@@ -8,13 +8,9 @@
 #include "ring_world.h"
 
 #include <errno.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <signal.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
 #include "journal.h"
 #include "log.h"
@@ -737,84 +733,6 @@ Test(journal, a_failing_sync)
 	cr_expect_eq(next.err, -EINVAL);
 	cr_expect_eq(completions, 3);
 	expect_broken(-EINVAL);
-}
-
-/* --- room for the next file ------------------------------------------------------------------- */
-
-static struct sys_stat stat_of(const char *name)
-{
-	struct sys_stat st;
-	cr_assert_eq(sys_stat_at(w.dir_fd, name, &st), 0, "%s is not there", name);
-	return st;
-}
-
-/* A batch that no file can hold is a rotation. */
-static void rotate_once(void)
-{
-	struct waiter waiter = {0};
-	uint32_t bytes = 400000;
-	char *text = calloc(1, bytes);
-	struct record meta = {.type = RECORD_META, .tid = 99, .text = text, .text_bytes = bytes};
-	for (int i = 0; i < 3; i++)
-		journal_append(j, &meta);
-	wait_for(&waiter, JOURNAL_SYNCED);
-	settle();
-	cr_assert_eq(waiter.done_count, 1);
-	cr_assert_eq(waiter.err, 0);
-	free(text);
-}
-
-Test(journal, the_old_file_becomes_the_one_after_the_next)
-{
-	char names[3][JOURNAL_NAME_MAX], spare[JOURNAL_NAME_MAX];
-	for (uint32_t i = 0; i < 3; i++)
-		journal_file_name(REACTOR, FIRST_SEQ + i, names[i]);
-	snprintf(spare, sizeof(spare), "spare-%02u", REACTOR);
-	struct sys_stat first = stat_of(names[0]);
-	journal_reserve_next(j);
-	struct sys_stat second = stat_of(spare);
-	cr_expect_geq(second.blocks_bytes, 1 << 20);
-	rotate_once();
-	cr_expect_eq(stat_of(names[1]).ino, second.ino);
-	cr_expect_eq(stat_of(spare).ino, first.ino);
-	rotate_once();
-	cr_expect_eq(stat_of(names[2]).ino, first.ino);
-	cr_expect_eq(recover().files, 1);
-	cr_expect_eq(recover().best.records, 0, "nothing of what it held before");
-	expect_recovered();
-}
-
-/* Whoever asks for more than this at once finds the disk full. */
-static void fill_disk(uint32_t bytes_max)
-{
-	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fallocate, 0, 3),
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[3])),
-		BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, bytes_max, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSPC),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog program = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
-	cr_assert_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-	cr_assert_eq(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program), 0);
-}
-
-Test(journal, a_disk_without_room_for_a_whole_file)
-{
-	fill_disk(512 * 1024);
-	journal_reserve_next(j); /* only a warning */
-	cr_expect_eq(recover().files, 1);
-	state.open[1] = true;
-	struct record open = {.type = RECORD_OPEN, .tid = 1};
-	journal_append(j, &open);
-	rotate_once();
-	cr_expect_eq(recover().best.file_seq, FIRST_SEQ + 1);
-	cr_expect_eq(recover().best.file_bytes, 64 * 1024);
-	expect_recovered();
-	rotate_once();
-	cr_expect_eq(recover().best.file_bytes, 64 * 1024);
-	cr_expect_eq(journal_error(j), 0);
 }
 
 /* The file for the next checkpoint can't be made. */
