@@ -435,8 +435,8 @@ static int restore_open(struct recovery *rc, struct past *p, struct transfer *t)
 			return -ENOMEM;
 	}
 	transfer_restart_hash(t);
-	/* No segment of this generation was taken before the acknowledged replays were in its file. */
-	t->seeding = !p->exported.path && t->previous && t->previous->cover.bytes > 0 && t->cover.bytes == 0;
+	/* Acknowledged replays that are not in this generation's file yet; those that are, the one before has forgotten. */
+	t->seeding = !p->exported.path && t->previous && t->previous->cover.bytes > 0;
 	if (p->exported.path) {
 		t->exported = p->exported;
 		p->exported.path = NULL;

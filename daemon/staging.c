@@ -207,6 +207,15 @@ static int call_seed(struct op *op)
 	return err;
 }
 
+/* What was to be taken over has been, or never can be: a restart must not do it again, over what came since. */
+static void replays_forget(struct transfer *p)
+{
+	struct record r = {.type = RECORD_UNCOVER, .tid = p->tid, .from = 0, .to = UINT64_MAX};
+	cover_fini(&p->cover);
+	cover_init(&p->cover, p->u->conf->transfer.extents_max);
+	journal_append(p->u->rt->journal, &r);
+}
+
 static void on_seeded(struct op *op)
 {
 	struct transfer *t = container_of(op, struct transfer, file_op);
@@ -224,6 +233,8 @@ static void on_seeded(struct op *op)
 				journal_append(t->u->rt->journal, &r);
 		}
 	}
+	if (!t->seeding && !t->gone)
+		replays_forget(t->previous);
 	opened(t, err);
 }
 
@@ -235,6 +246,13 @@ static void seed_or_done(struct transfer *t)
 	}
 	t->file_op.done = on_seeded;
 	ring_call(t->u->rt->ring, &t->file_op, call_seed);
+}
+
+void staging_seed(struct transfer *t)
+{
+	t->seeding = true;
+	if (staging_get(t))
+		staging_put(t);
 }
 
 /* --- completions ------------------------------------------------------------------------------ */

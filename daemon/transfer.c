@@ -430,7 +430,7 @@ struct transfer *transfer_next_generation(struct transfer *t, int *ret_err)
 	t->late_inits = NULL;
 	transfer_wake_gates(t);
 	if (t->cover.bytes)
-		next->seeding = true; /* staging.c copies t->cover when the file is open */
+		staging_seed(next);
 	return next;
 }
 

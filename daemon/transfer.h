@@ -257,6 +257,8 @@ void staging_init(struct transfer *t);
 /* Wants t->fd. True: it is open, and counted (staging_put). False: being opened (transfer_step follows), or failed. */
 bool staging_get(struct transfer *t);
 void staging_put(struct transfer *t);
+/* Copies into the file, once it is open, what the previous generation has acknowledged as replays. */
+void staging_seed(struct transfer *t);
 /* Deletes the file, if any, once it is closed. */
 void staging_delete(struct transfer *t);
 /* The file has become the exported one: the fd is closed as soon as nobody uses it. */

@@ -574,6 +574,8 @@ void uploads_resume(struct uploads *u)
 			continue;
 		}
 		transfer_touch(all[i]);
+		if (all[i]->seeding)
+			staging_seed(all[i]);
 		if (all[i]->state == TRANSFER_PUBLISHING)
 			export_resume(all[i]);
 		else
