@@ -155,7 +155,7 @@ static inline bool is_at_rest(const struct bench *b)
 static inline void settle(struct bench *b)
 {
 	for (int i = 0; i < 2000; i++) {
-		turn(b);
+		turn_for(b, i ? 5 : 0);
 		if (is_at_rest(b))
 			return;
 	}
