@@ -375,6 +375,15 @@ static bool has_pending(const struct ring *r)
 		(r->syncs.head && r->syncs_inflight < r->syncs_max);
 }
 
+/* A cancel that has not been submitted yet must not meet the next operation at the same address. */
+static void forget_want(struct ring *r, const struct op *op)
+{
+	for (uint32_t i = 0; i < r->wants_count; i++) {
+		if (r->wants[i] == op)
+			r->wants[i--] = r->wants[--r->wants_count];
+	}
+}
+
 static void finish(struct ring *r, struct op *op, int32_t res, bool more)
 {
 	/* −512…−516 are the kernel's own restart codes, which leak from workers hit by a signal. */
@@ -391,6 +400,8 @@ static void finish(struct ring *r, struct op *op, int32_t res, bool more)
 		else if (op->kind == K_FSYNC || op->kind == K_SYNC_RANGE)
 			r->syncs_inflight--;
 		op->state = OP_IDLE;
+		if (op->cancelled && r->wants_count)
+			forget_want(r, op);
 		if (op != &r->event_op)
 			r->busy--;
 	}
