@@ -380,6 +380,11 @@ class Uploader:
         eq(body["missing_bytes"], sum(b - a for a, b in missing), "missing_bytes")
         return body
 
+    def response_of_fin(self, file_id, size):
+        """Publishes fin, whatever comes of it; the response message."""
+        self.client.publish(f"$file/{file_id}/fin/{size}")
+        return self.response()
+
     def abort(self, file_id, mode="$file", qos=1):
         return self.check(f"{mode}/{file_id}/abort", b"", qos)
 
