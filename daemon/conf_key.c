@@ -339,12 +339,32 @@ bool conf_key_equal(const struct conf *a, const struct conf *b, const struct con
 	__builtin_unreachable();
 }
 
+/* Bytes of the character at p that YAML 1.1 takes for a line break beyond ASCII (U+0085, U+2028, U+2029), and the letter
+ * of its escape; 0: it is none. */
+static int line_break(const unsigned char *p, char *ret_letter)
+{
+	if (p[0] == 0xc2 && p[1] == 0x85) {
+		*ret_letter = 'N';
+		return 2;
+	}
+	if (p[0] == 0xe2 && p[1] == 0x80 && (p[2] == 0xa8 || p[2] == 0xa9)) {
+		*ret_letter = p[2] == 0xa8 ? 'L' : 'P';
+		return 3;
+	}
+	return 0;
+}
+
 /* As YAML's double-quoted scalar, which can hold any text. */
 static void print_quoted(const char *text, FILE *to)
 {
 	fputc('"', to);
 	for (const unsigned char *p = (const unsigned char *)(text ? text : ""); *p; p++) {
-		if (*p == '"' || *p == '\\')
+		char letter;
+		int bytes = line_break(p, &letter);
+		if (bytes > 0) {
+			fprintf(to, "\\%c", letter);
+			p += bytes - 1;
+		} else if (*p == '"' || *p == '\\')
 			fprintf(to, "\\%c", *p);
 		else if (*p < ' ' || *p == 0x7f)
 			fprintf(to, "\\x%02x", *p);
