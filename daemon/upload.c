@@ -167,7 +167,8 @@ static void init_wait_staging(struct transfer *t, struct reply *rp)
 	transfer_step(t);
 }
 
-static void init_accept(struct transfer *t, struct meta *m, struct reply *rp)
+/* False: refused, there is no room for it. m is taken over. */
+static bool init_accept(struct transfer *t, struct meta *m, struct reply *rp)
 {
 	struct uploads *u = t->u;
 	int err = m->has_size ? reserve_to(t, m->size) : 0;
@@ -176,7 +177,7 @@ static void init_accept(struct transfer *t, struct meta *m, struct reply *rp)
 		outcome_storage(&o, err);
 		meta_fini(m);
 		reply_finish(rp, &o);
-		return;
+		return false;
 	}
 	meta_fini(&t->meta);
 	t->meta = *m;
@@ -192,6 +193,7 @@ static void init_accept(struct transfer *t, struct meta *m, struct reply *rp)
 		init_wait_staging(t, rp);
 	else
 		reply_after_journal(u, rp, NULL, JOURNAL_WRITTEN);
+	return true;
 }
 
 /* An init that names a transfer that is there already. */
@@ -211,7 +213,8 @@ static void init_again(struct transfer *t, struct meta *m, struct reply *rp)
 		struct transfer *next = transfer_next_generation(t, &err);
 		if (next) {
 			next->own_meta = true;
-			init_accept(next, m, rp);
+			if (!init_accept(next, m, rp) && !next->fins && !next->aborts)
+				transfer_drop(next, RECORD_FORGET);
 			transfer_step(t); /* segments that waited there move on */
 			return;
 		}
@@ -220,8 +223,10 @@ static void init_again(struct transfer *t, struct meta *m, struct reply *rp)
 		meta_fini(m);
 		reply_finish(rp, &o);
 	} else if (!t->has_meta || (t->previous && !t->own_meta && t->state == TRANSFER_OPEN)) {
+		bool own_meta = t->own_meta;
 		t->own_meta = true;
-		init_accept(t, m, rp);
+		if (!init_accept(t, m, rp))
+			t->own_meta = own_meta;
 	} else {
 		meta_fini(m);
 		reply_fail(rp, MQTT_RC_UNSPECIFIED, "filemeta_conflict", false);
