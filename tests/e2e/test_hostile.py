@@ -5,7 +5,7 @@ import os
 import random
 import time
 
-from harness import BOTH, Skip, V5, V311, cases, eq, limit, sha256, some_bytes, until, yes
+from harness import BOTH, V5, V311, cases, eq, limit, sha256, some_bytes, until, yes
 from rawmqtt import (PINGREQ_PACKET, Closed, connect_packet, packet, publish_packet,
                      subscribe_packet)
 
@@ -344,41 +344,3 @@ def test_wrong_use_of_a_session(t):
         c.wait(13)
     honest.step()
     honest.check(2)
-
-
-@limit(90)
-def test_disk_full_in_the_middle(t):
-    """A small file system runs full: refused with 0x97, everybody else is served, space heals it."""
-    if os.geteuid() != 0:
-        raise Skip("mounting a small file system needs root")
-    small = t.dir / "small"
-    small.mkdir()
-    if t.run("mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", small).returncode:
-        raise Skip("mount is not permitted here")
-    t.at_end(lambda: t.run("umount", "-l", small))
-    d = t.daemon("transfer.preallocate=sparse", "transfer.disk_free_min=0", "io.journal_size=1MiB",
-                 data=small / "data")
-    up = t.uploader("full")
-    data = some_bytes(8 << 20)
-    up.init("keep")
-    up.segment("keep", 0, data[:MIB])
-    refused = None
-    for at in range(20):
-        up.client.publish(f"$file/big{at}/init", b'{"name":"a"}')
-        up.response()
-        ack = up.client.publish(f"$file/big{at}/0", data)
-        eq(up.response()["reason_code"], ack.reason, "response")
-        if ack.reason:
-            refused = (at, ack.reason, ack.reason_string)
-            break
-    yes(refused, "the disk ran full")
-    eq(refused[1:], (0x97, "enospc"), "how it was refused")
-    yes(refused[0] >= 5, f"only {refused[0]} of 8 MiB fitted")
-    up.client.ping()
-    # What was acknowledged is there, and once there is space everything goes on.
-    for at in range(refused[0] + 1):
-        up.abort(f"big{at}")
-    up.segment("keep", MIB, data[MIB:2 * MIB])
-    up.fin("keep", 2 * MIB, sha256(data[:2 * MIB]))
-    eq(d.export("full", "keep", "a.bin"), data[:2 * MIB], "export")
-    d.stop()
