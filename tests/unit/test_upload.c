@@ -1,5 +1,6 @@
 /*
- * Transfers, one command at a time. What commands do to each other that are not waited for is test_upload_model.c's.
+ * Transfers, one command at a time. What commands do to each other that are not waited for is
+ * test_upload_model.c's.
  */
 #include "upload_commands.h"
 

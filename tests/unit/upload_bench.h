@@ -1,9 +1,10 @@
 /*
- * Surroundings for the tests of transfers, which drive them straight through upload.h: a real ring and a real directory, but no
- * connections. Replies are caught by the functions below, which stand in for reply.c.
+ * Surroundings for the tests of transfers, which drive them straight through upload.h: a real ring
+ * and a real directory, but no connections. Replies are caught by the functions below, which stand
+ * in for reply.c.
  *
- * What goes wrong ends in bench_fail. It fails the test, but a process that was forked off a test may not use criterion: it
- * sets bench_on_failure.
+ * What goes wrong ends in bench_fail. It fails the test, but a process that was forked off a test
+ * may not use criterion: it sets bench_on_failure.
  */
 #ifndef SLUICE_TEST_UPLOAD_BENCH_H
 #define SLUICE_TEST_UPLOAD_BENCH_H

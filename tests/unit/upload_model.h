@@ -1,19 +1,23 @@
 /*
- * What a transfer must hold: the model behind test_upload_model.c. It knows the protocol's rules, and of the daemon no more than
- * which transfer a name stands for.
+ * What a transfer must hold: the model behind test_upload_model.c. It knows the protocol's rules,
+ * and of the daemon no more than which transfer a name stands for.
  *
- * A file is a row of blocks; a segment writes some of them with its stamp, from which every byte follows, so an exported
- * file says which write each block came from. For each block the model keeps the stamps that it may have and whether it is there:
- * the last acknowledged write wins; one that was never answered, because the process died, may have happened or not, or may
- * have left its range missing, since a range is taken out of coverage before other bytes are written over it.
+ * A file is a row of blocks; a segment writes some of them with its stamp, from which every byte
+ * follows, so an exported file says which write each block came from. For each block the model
+ * keeps the stamps that it may have and whether it is there: the last acknowledged write wins; one
+ * that was never answered, because the process died, may have happened or not, or may have left
+ * its range missing, since a range is taken out of coverage before other bytes are written over
+ * it.
  *
- * Commands stand in a log in order of arrival, and take effect in the model in that order, once they are answered: what comes
- * later in the log is not waited for. A crash empties the log: each unanswered command may have happened.
+ * Commands stand in a log in order of arrival, and take effect in the model in that order, once
+ * they are answered: what comes later in the log is not waited for. A crash empties the log: each
+ * unanswered command may have happened.
  *
- * After an export the blocks are those of the next generation; the exported version stays beside them.
+ * After an export the blocks are those of the next generation; the exported version stays beside
+ * them.
  *
- * What only the daemon can know (did the export that nobody was told of happen?) model_resolve asks it, and checks that it is
- * one of the things that may be.
+ * What only the daemon can know (did the export that nobody was told of happen?) model_resolve
+ * asks it, and checks that it is one of the things that may be.
  */
 #ifndef SLUICE_TEST_UPLOAD_MODEL_H
 #define SLUICE_TEST_UPLOAD_MODEL_H
@@ -57,7 +61,7 @@ struct cmd {
 	uint8_t stamp;
 	bool wrong_sum, dup, is_large, shaky; /* shaky: the exported file went away meanwhile */
 	uint32_t size;                        /* FIN */
-	bool has_sum, saw_abort;
+	bool has_sum, saw_abort, saw_init;    /* meanwhile */
 	uint8_t sum[32];
 	struct version *version;              /* FIN: what success stood for */
 	uint32_t meta, metas_before;          /* INIT */
@@ -261,8 +265,8 @@ static inline void metas_add_later(struct file *f)
 	}
 }
 
-/* The open transfer goes; the exported one, if any, is back. Of what was acknowledged as its replays it still knows. That it
- * has gone may be forgotten in a crash. */
+/* The open transfer goes; the exported one, if any, is back. Of what was acknowledged as its
+ * replays it may still know. */
 static inline void state_fall_back(struct file *f)
 {
 	if (f->last && f->is_open == NO)
@@ -437,6 +441,8 @@ static inline void check_fin_refused(struct file *f, const struct cmd *c)
 		check(f, c->saw_abort, "aborted by nobody");
 		return;
 	}
+	if (c->saw_init)
+		return; /* it does not wait for the fin, which may so have become another generation's */
 	if (is_sure)
 		blocks_digest(stamps, c->size, digest);
 	bool is_right = is_exported ? !c->has_sum : !(f->metas & (1u << META_NONE | 1u << META_WRONG_SUM));
@@ -516,8 +522,10 @@ static inline struct cmd *log_push(struct file *f, const struct cmd *c)
 		log_cmd(f, i)->saw_abort = true;
 	for (uint32_t i = 0; c->kind == CMD_FIN && i < f->log_count; i++)
 		to->saw_abort = to->saw_abort || log_cmd(f, i)->kind == CMD_ABORT;
-	for (uint32_t i = 0; c->kind == CMD_INIT && i < f->log_count; i++)
+	for (uint32_t i = 0; c->kind == CMD_INIT && i < f->log_count; i++) {
 		to->behind_fin = to->behind_fin || log_cmd(f, i)->kind == CMD_FIN;
+		log_cmd(f, i)->saw_init = true;
+	}
 	return to;
 }
 
