@@ -793,5 +793,6 @@ Test(upload_model, acknowledged_is_there_and_exported_is_right)
 	for (uint64_t seed = 1; seed <= seeds; seed++)
 		run_seed(seed, parent);
 	cr_assert(w->acks > seeds && w->exports > seeds / 2 && w->kills > seeds / 2,
-		"%llu acks, %llu exports, %llu kills", (unsigned long long)w->acks, (unsigned long long)w->exports, (unsigned long long)w->kills);
+		"%llu acks, %llu exports, %llu kills", (unsigned long long)w->acks,
+		(unsigned long long)w->exports, (unsigned long long)w->kills);
 }
