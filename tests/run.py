@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Runs the end-to-end tests: every test_* function of tests/e2e/test_*.py.
 
-Each test is a process of its own with its own temporary directory, a few at a time (many of them wait
-for timers), and has a time limit. A test that fails shows its traceback and the end of its daemon's log. The
-last line is "N passed, N failed, N skipped"; the exit status is 1 when any failed or none ran.
+Each test is a process of its own with its own temporary directory, a few at a time (many of them
+wait for timers), and has a time limit. A test that fails shows its traceback and the end of its
+daemon's log. The last line is "N passed, N failed, N skipped"; the exit status is 1 when any failed or none ran.
 """
 
 import argparse

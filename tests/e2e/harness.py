@@ -373,7 +373,9 @@ class Uploader:
 
     def fin_incomplete(self, file_id, size, missing, **options):
         """A fin that must be refused; missing is the whole list of ranges."""
-        first = rf"^incomplete\b.*\b{missing[0][0]}\b.*\b{missing[0][1]}\b" if missing else "^incomplete"
+        first = "^incomplete"
+        if missing:
+            first += r"\b.*\b{}\b.*\b{}\b".format(*missing[0])
         body = self.fin(file_id, size, code=0x80, description="incomplete",
                         reason_string=re.compile(first), **options)
         eq(body["missing"], missing[:32], "missing")

@@ -1,7 +1,6 @@
 """Hostile peers: a clear outcome, bounded memory, and an honest client beside them undisturbed."""
 
 import contextlib
-import os
 import random
 import time
 

@@ -2,7 +2,7 @@
 
 import re
 
-from harness import BOTH, V5, V311, cases, eq, limit, segments, sha256, some_bytes, until, yes
+from harness import BOTH, V5, V311, cases, eq, limit, segments, sha256, some_bytes, yes
 from rawmqtt import publish_packet
 
 
