@@ -202,7 +202,8 @@ void bufs_step(struct bufs *p)
 {
 	if (p->free_bufs)
 		wake_one(&p->buf_waiters);
-	/* With none out, nobody will give one back: whoever is first finds out whether another can be made. */
+	/* With none out, nobody will give one back: whoever is first finds out whether another can
+	 * be made. */
 	if (p->free_pipes || p->pipes_out == 0)
 		wake_one(&p->pipe_waiters);
 }

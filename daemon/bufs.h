@@ -1,12 +1,12 @@
 /*
  * Buffers and pipes of one reactor: pools with a fixed size, one holder at a time.
  *
- * A buffer is counted: the connection that filled it and each write that still reads from it hold one
- * reference. Who finds a pool empty registers a waiter; giving back wakes the oldest. Memory is allocated when
- * first needed and kept.
+ * A buffer is counted: the connection that filled it and each write that still reads from it hold
+ * one reference. Who finds a pool empty registers a waiter; giving back wakes the oldest. Memory is
+ * allocated when first needed and kept.
  *
- * A pipe goes back only when it is empty; one that may still hold bytes is closed and replaced, so that no byte
- * of one transfer can reach another.
+ * A pipe goes back only when it is empty; one that may still hold bytes is closed and replaced, so
+ * that no byte of one transfer can reach another.
  */
 #ifndef SLUICE_BUFS_H
 #define SLUICE_BUFS_H
@@ -48,19 +48,21 @@ struct buf *bufs_take(struct bufs *p);
 void buf_ref(struct buf *b);
 void buf_unref(struct buf *b); /* NULL is fine */
 
-/* An empty pipe, or NULL: the pool is empty (then wait) or the process has no descriptors left (*ret_err =
- * −EMFILE …). */
+/* An empty pipe, or NULL: the pool is empty (then wait) or the process has no descriptors left
+ * (*ret_err = −EMFILE …). */
 struct pipe *pipes_take(struct bufs *p, int *ret_err);
-/* p->bytes == 0 and the last splice was not cut: back to the pool. Else it is closed. NULL is fine. */
+/* p->bytes == 0 and the last splice was not cut: back to the pool. Else it is closed. NULL is
+ * fine. */
 void pipes_give(struct pipe *p, bool is_clean);
 
-/* Waits for the next buffer (pipe) to come back. Idempotent. The waiter is unlinked before wake is called. */
+/* Waits for the next buffer (pipe) to come back. Idempotent. The waiter is unlinked before wake is
+ * called. */
 void bufs_wait(struct bufs *p, struct bufs_waiter *w);
 void pipes_wait(struct bufs *p, struct bufs_waiter *w);
 void bufs_wait_cancel(struct bufs_waiter *w); /* idempotent */
 
-/* Once per turn, after all that was woken has run: who was woken may have died without taking anything, so what is free
- * wakes the next. */
+/* Once per turn, after all that was woken has run: who was woken may have died without taking
+ * anything, so what is free wakes the next. */
 void bufs_step(struct bufs *p);
 
 uint32_t bufs_used(const struct bufs *p);

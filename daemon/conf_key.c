@@ -339,8 +339,8 @@ bool conf_key_equal(const struct conf *a, const struct conf *b, const struct con
 	__builtin_unreachable();
 }
 
-/* Bytes of the character at p that YAML 1.1 takes for a line break beyond ASCII (U+0085, U+2028, U+2029), and the letter
- * of its escape; 0: it is none. */
+/* Bytes of the character at p that YAML 1.1 takes for a line break beyond ASCII (U+0085, U+2028,
+ * U+2029), and the letter of its escape; 0: it is none. */
 static int line_break(const unsigned char *p, char *ret_letter)
 {
 	if (p[0] == 0xc2 && p[1] == 0x85) {

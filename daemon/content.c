@@ -1,9 +1,10 @@
 /*
  * What a transfer holds, and how far it is hashed.
  *
- * Invariants: cover is what the journal says (an extent enters cover in the same call that appends its record); contiguous is
- * the end of cover's run from 0; frontier ≤ contiguous unless a fin for a smaller size rewound it; hash has been fed exactly
- * [0, frontier). A hash job that ran while content below its end was taken out (content_gen moved) is dropped.
+ * Invariants: cover is what the journal says (an extent enters cover in the same call that appends
+ * its record); contiguous is the end of cover's run from 0; frontier ≤ contiguous unless a fin for
+ * a smaller size rewound it; hash has been fed exactly [0, frontier). A hash job that ran while
+ * content below its end was taken out (content_gen moved) is dropped.
  */
 #include <assert.h>
 #include <errno.h>
@@ -87,8 +88,8 @@ void transfer_rewind(struct transfer *t, uint64_t to)
 void transfer_uncover(struct transfer *t, uint64_t from, uint64_t to)
 {
 	struct record r = {.type = RECORD_UNCOVER, .tid = t->tid, .from = from, .to = to};
-	/* Taking out may need one extent more than the limit; then the whole rest of the run goes, which only costs its
-	 * retransmission. */
+	/* Taking out may need one extent more than the limit; then the whole rest of the run goes,
+	 * which only costs its retransmission. */
 	if (cover_remove(&t->cover, from, to) < 0) {
 		r.to = cover_run_end(&t->cover, from, NULL);
 		(void)cover_remove(&t->cover, from, r.to);
@@ -129,7 +130,8 @@ void transfer_hash_step(struct transfer *t)
 		end = t->fins->size;
 		step = 1;
 	}
-	if (t->hashing || t->gone || (t->hash_stalled && t->state != TRANSFER_VERIFYING) || end < t->frontier + step || t->state > TRANSFER_VERIFYING)
+	if (t->hashing || t->gone || (t->hash_stalled && t->state != TRANSFER_VERIFYING) ||
+		end < t->frontier + step || t->state > TRANSFER_VERIFYING)
 		return;
 	uint64_t boundary = (t->frontier / MIDSTATE_BYTES + 1) * MIDSTATE_BYTES;
 	if (end > t->frontier + HASH_JOB_BYTES_MAX)

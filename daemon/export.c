@@ -1,30 +1,31 @@
 /*
- * Publishing: a verified staging file appears in the export directory, whole, once, under a name nobody had,
- * and durable before anyone is told.
+ * Publishing: a verified staging file appears in the export directory, whole, once, under a name
+ * nobody had, and durable before anyone is told.
  *
  *     SYNC (once the journal has let go of what lies beyond the size: truncate; fsync the file) → RECORD (the path
  *     is journaled) → PARENTS (mkdir) → DIR (mkdir, exclusive: a taken one moves to the next suffix, back to RECORD) →
  *     OPEN_DIR → MANIFEST (create, write, fsync) → RENAME (never replaces) → SYNC_DIRS (the new directory and each
  *     one above it) → PUBLISHED (journaled, synced) → done
  *
- * Every generation has a directory of its own, {clientid}/{fileid}[~n]/, so no export can meet another one's name. The
- * path is journaled before anything of it exists, so a restart finds what was begun:
+ * Every generation has a directory of its own, {clientid}/{fileid}[~n]/, so no export can meet
+ * another one's name. The path is journaled before anything of it exists, so a restart finds what
+ * was begun:
  *
  *     staging file there, final name not   → what had been made is taken away, then as at first
  *     staging file and final name there    → the name is somebody else's: the next suffix
  *     final name there, staging file not   → the rename happened: sync, record
  *     neither                              → renamed and already taken away by the consumer: record
  *
- * The entries of the directories above must be durable too. One that was there already may have been made a
- * moment ago by a publish that has not synced yet, so all are synced up to the root, but for those this reactor
- * has synced before.
+ * The entries of the directories above must be durable too. One that was there already may have
+ * been made a moment ago by a publish that has not synced yet, so all are synced up to the root,
+ * but for those this reactor has synced before.
  *
- * A failure before the rename removes what was made. A failed sync after it takes the rename back: nobody was told, and
- * the client's next fin tries again. When the PUBLISHED record may or may not be durable, the file stays: after
- * a restart both readings of the journal find it there.
+ * A failure before the rename removes what was made. A failed sync after it takes the rename back:
+ * nobody was told, and the client's next fin tries again. When the PUBLISHED record may or may not
+ * be durable, the file stays: after a restart both readings of the journal find it there.
  *
- * A failed fsync of the staging file is final for that file, since the next one was seen to succeed over lost
- * writes: it is deleted and received again.
+ * A failed fsync of the staging file is final for that file, since the next one was seen to succeed
+ * over lost writes: it is deleted and received again.
  */
 #include <assert.h>
 #include <errno.h>
@@ -118,7 +119,8 @@ static void make_path(struct publish *p)
 	find_ends(p);
 }
 
-/* The n of a last component "…~n"; 1: none. An id that was cut off ends in "~" and more digits than a number has. */
+/* The n of a last component "…~n"; 1: none. An id that was cut off ends in "~" and more digits than
+ * a number has. */
 static uint32_t suffix_of(const char *dir)
 {
 	const char *mark = strrchr(dir, '~');
@@ -280,8 +282,8 @@ static int manifest_make(struct publish *p)
 	return p->manifest ? 0 : -ENOMEM;
 }
 
-/* Was this manifest written by this publish, before a restart? It is ours up to the time of export, or up to
- * where it was cut off. */
+/* Was this manifest written by this publish, before a restart? It is ours up to the time of export,
+ * or up to where it was cut off. */
 static bool manifest_is_ours(struct publish *p, int fd)
 {
 	char *last = NULL, *there = manifest_make(p) == 0 ? malloc(p->manifest_bytes) : NULL;
@@ -301,8 +303,8 @@ static bool manifest_is_ours(struct publish *p, int fd)
 	return is_ours;
 }
 
-/* After a restart: takes away what this publish had made before its file was renamed. A directory that is
- * another export's stays: making ours meets it, and takes the next suffix. */
+/* After a restart: takes away what this publish had made before its file was renamed. A directory
+ * that is another export's stays: making ours meets it, and takes the next suffix. */
 static void undo_before_restart(struct publish *p)
 {
 	struct store *store = p->t->u->store;
@@ -547,8 +549,8 @@ static void on_manifest_opened(struct publish *p, int fd)
 	write_manifest(p);
 }
 
-/* Is an error all there is to know? A name that is taken, and a sync of the file that failed, want more than
- * the end. */
+/* Is an error all there is to know? A name that is taken, and a sync of the file that failed, want
+ * more than the end. */
 static bool is_final(const struct publish *p, int res)
 {
 	bool makes_name = p->state == PUBLISH_PARENTS || p->state == PUBLISH_DIR || p->state == PUBLISH_RENAME;
@@ -666,7 +668,8 @@ void export_start(struct transfer *t)
 	}
 	int err = journal_error(t->u->rt->journal);
 	if (err) {
-		/* Without a journal nothing can be published; and the file may lie in the export directory already. */
+		/* Without a journal nothing can be published; and the file may lie in the export
+		 * directory already. */
 		transfer_on_published(t, err);
 		return;
 	}

@@ -1,8 +1,9 @@
 /*
  * `fin`: from the command to the verified digest, and what comes of it.
  *
- * Fins queue on their transfer; the first is worked on, the others join: they are answered by the export that it makes, or have
- * their turn when it fails. The transfer is sealed while there is one (upload_gate_pass).
+ * Fins queue on their transfer; the first is worked on, the others join: they are answered by the
+ * export that it makes, or have their turn when it fails. The transfer is sealed while there is one
+ * (upload_gate_pass).
  */
 #include <assert.h>
 #include <errno.h>
@@ -75,7 +76,8 @@ void fin_on_exported(const struct transfer *t, struct fin *f)
 	}
 }
 
-/* The generation turns out to be the one before again: it goes, all its fins are answered by that one. */
+/* The generation turns out to be the one before again: it goes, all its fins are answered by that
+ * one. */
 static void fins_fall_back(struct transfer *t)
 {
 	struct transfer *previous = t->previous;
@@ -151,7 +153,8 @@ void fin_compare(struct transfer *t)
 		fins_fall_back(t);
 		return;
 	}
-	/* What lies beyond the size will be cut off: if publishing fails after that, it is missing, not zeros. */
+	/* What lies beyond the size will be cut off: if publishing fails after that, it is missing,
+	 * not zeros. */
 	if (cover_overlaps(&t->cover, f->size, UINT64_MAX))
 		transfer_uncover(t, f->size, UINT64_MAX);
 	t->exported.size = f->size;

@@ -1,6 +1,7 @@
 /*
- * The gate before a transfer's segments: shut while a fin or an abort is at work, and while too much of it, or of all transfers,
- * waits to be hashed. A connection that finds it shut stops reading, and is told when to ask again.
+ * The gate before a transfer's segments: shut while a fin or an abort is at work, and while too
+ * much of it, or of all transfers, waits to be hashed. A connection that finds it shut stops
+ * reading, and is told when to ask again.
  */
 #include "transfer.h"
 

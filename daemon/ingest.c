@@ -1,19 +1,21 @@
 /*
  * Segments: order, locks, checks, and the moment from which one counts.
  *
- * A transfer's unfinished segments stand in a list in order of arrival. One may start when no earlier one in the list overlaps it:
- * so overlapping ones are carried out one after the other, and the last write wins. The range of a started segment is thereby
- * locked until it leaves the list.
+ * A transfer's unfinished segments stand in a list in order of arrival. One may start when no
+ * earlier one in the list overlaps it: so overlapping ones are carried out one after the other, and
+ * the last write wins. The range of a started segment is thereby locked until it leaves the list.
  *
- * Over bytes that are not covered yet, the payload goes straight into the staging file: nobody relies on them until the extent
- * is in the journal. Over covered bytes (a retransmission, or a repair) nothing is touched until the payload has arrived
- * whole, matched its checksum and turned out to differ: a small one waits in its buffer, a large one in a scratch file.
- * Equal bytes change nothing. Different ones: first a record takes the range out of coverage, then the bytes are
+ * Over bytes that are not covered yet, the payload goes straight into the staging file: nobody
+ * relies on them until the extent is in the journal. Over covered bytes (a retransmission, or a
+ * repair) nothing is touched until the payload has arrived whole, matched its checksum and turned
+ * out to differ: a small one waits in its buffer, a large one in a scratch file. Equal bytes change
+ * nothing. Different ones: first a record takes the range out of coverage, then the bytes are
  * written, then the extent is recorded anew. A crash between leaves the range missing, never wrong.
  *
- * A segment of a transfer that is already exported is compared with the exported file. Equal: a replay, acknowledged and
- * remembered as such. Different, or not comparable: it begins the next generation, which takes over the replays
- * acknowledged so far, so that a file sent again with changes ends whole.
+ * A segment of a transfer that is already exported is compared with the exported file. Equal: a
+ * replay, acknowledged and remembered as such. Different, or not comparable: it begins the next
+ * generation, which takes over the replays acknowledged so far, so that a file sent again with
+ * changes ends whole.
  *
  * Neighbouring small segments that may start together become one gathered write.
  */
@@ -177,7 +179,8 @@ static void on_settled(struct journal_waiter *w, int err)
 	seg_free(s);
 }
 
-/* The bytes are where they belong: from now on the segment counts, and is acknowledged when the journal says so too. */
+/* The bytes are where they belong: from now on the segment counts, and is acknowledged when the
+ * journal says so too. */
 static void seg_settle(struct seg *s)
 {
 	struct transfer *t = s->t;
@@ -250,7 +253,8 @@ static void on_group_written(struct op *op)
 	transfer_unpin(t);
 }
 
-/* Writes small segments that follow each other in the file. The staging file is counted by the caller. */
+/* Writes small segments that follow each other in the file. The staging file is counted by the
+ * caller. */
 static void group_write(struct transfer *t, struct seg *first)
 {
 	struct group *g = calloc(1, sizeof(*g));
@@ -286,7 +290,8 @@ static void on_copied(struct seg *s, int err)
 		seg_settle(s);
 }
 
-/* To the staging file: from the buffer, or from the scratch file. False: the file is not open; try again. */
+/* To the staging file: from the buffer, or from the scratch file. False: the file is not open; try
+ * again. */
 static bool seg_write(struct seg *s)
 {
 	if (!staging_get(s->t))
@@ -301,7 +306,8 @@ static bool seg_write(struct seg *s)
 	return true;
 }
 
-/* Waits in its place until the staging file can be used: it may be open again, or being preallocated, at any moment. */
+/* Waits in its place until the staging file can be used: it may be open again, or being
+ * preallocated, at any moment. */
 static void seg_wait_file(struct seg *s)
 {
 	s->state = SEG_QUEUED;
@@ -336,7 +342,8 @@ static void seg_requeue(struct seg *s, struct transfer *to)
 	transfer_unpin(from);
 }
 
-/* The segment differs from the exported file, or that can't be told: it belongs to the next generation. */
+/* The segment differs from the exported file, or that can't be told: it belongs to the next
+ * generation. */
 static void seg_to_next_generation(struct seg *s)
 {
 	struct transfer *t = s->t;
@@ -392,16 +399,17 @@ static void on_checked(struct op *op)
 	struct seg *s = container_of(op, struct seg, job.op);
 	struct transfer *t = s->t;
 	struct outcome o;
-	uint8_t digest[32];
+	uint8_t digest[32] = {0};
 	transfer_pin(t);
 	bool counted = s->fd_counted;
 	s->fd_counted = false;
 	if (op->res < 0) {
 		seg_fail_errno(s, op->res);
 	} else {
-		if (s->has_checksum && !s->checked)
+		bool wants_sum = s->has_checksum && !s->checked;
+		if (wants_sum)
 			sha256_digest(&s->sha, digest);
-		if (s->has_checksum && !s->checked && memcmp(digest, s->checksum, 32) != 0) {
+		if (wants_sum && memcmp(digest, s->checksum, 32) != 0) {
 			outcome_mismatch(&o, s->checksum, digest);
 			seg_fail(s, &o);
 		} else {
@@ -484,7 +492,8 @@ static bool check_against_export(struct seg *s)
 	return true;
 }
 
-/* Whole in memory or in its file: what has to be looked at before it counts? False: the staging file is not open. */
+/* Whole in memory or in its file: what has to be looked at before it counts? False: the staging
+ * file is not open. */
 static bool seg_check(struct seg *s)
 {
 	struct transfer *t = s->t;
@@ -535,7 +544,8 @@ static bool may_gather(const struct transfer *t, const struct seg *s)
 		t->state != TRANSFER_EXPORTED && !cover_overlaps(&t->cover, s->off, seg_end(s));
 }
 
-/* s may start, and so may those that follow it both in the list and in the file: one write. False: file not open. */
+/* s may start, and so may those that follow it both in the list and in the file: one write. False:
+ * file not open. */
 static bool gather(struct transfer *t, struct seg *s)
 {
 	if (!staging_get(t))
@@ -584,8 +594,8 @@ static void fail_queued(struct transfer *t)
 	}
 }
 
-/* t was exported and has a next generation by now: what had not started goes there. One that is locked follows when the
- * segment before it has gone, so the order of overlapping ones is kept. */
+/* t was exported and has a next generation by now: what had not started goes there. One that is
+ * locked follows when the segment before it has gone, so the order of overlapping ones is kept. */
 static void move_on(struct transfer *t)
 {
 	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes};
@@ -622,8 +632,8 @@ void ingest_step(struct transfer *t)
 			for (struct seg *s = t->segs; s; s = s->next) {
 				if (s->state != SEG_QUEUED)
 					continue;
-				/* Behind so many that wait none is looked for, or a flood of overlapping ones would cost
-				 * the square of their number. */
+				/* Behind so many that wait none is looked for, or a flood of
+				 * overlapping ones would cost the square of their number. */
 				if (is_locked(t, s)) {
 					if (++locked == LOCKED_MAX)
 						break;

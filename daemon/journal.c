@@ -5,9 +5,9 @@
  *       │                └─ file full ─► ROTATING ──► IDLE
  *     sync runs beside it: it covers what was written when it was submitted.
  *
- * Rotation runs on the ring's helper thread with blocking calls: it is rare and must be durable before the old
- * file goes. The old file is not deleted: renamed to spare-<reactor> it waits, with its blocks, to become the
- * next one, so that a disk that has become full stops no reactor.
+ * Rotation runs on the ring's helper thread with blocking calls: it is rare and must be durable
+ * before the old file goes. The old file is not deleted: renamed to spare-<reactor> it waits, with
+ * its blocks, to become the next one, so that a disk that has become full stops no reactor.
  */
 #include "journal.h"
 
@@ -135,8 +135,8 @@ static void spare_name(const struct journal *j, char ret[JOURNAL_NAME_MAX])
 	snprintf(ret, JOURNAL_NAME_MAX, "spare-%02u", j->rt->idx);
 }
 
-/* Gives a file exactly so many bytes, with their blocks where the file system can; without, appending may
- * meet a full disk. */
+/* Gives a file exactly so many bytes, with their blocks where the file system can; without,
+ * appending may meet a full disk. */
 static int blocks_take(int fd, uint64_t bytes)
 {
 	int err = sys_ftruncate(fd, bytes);
@@ -145,8 +145,8 @@ static int blocks_take(int fd, uint64_t bytes)
 	return err == -EOPNOTSUPP ? 0 : err;
 }
 
-/* Makes the spare into the next file: a header and a snapshot, durable with its directory entry. What an older
- * file left in its blocks never parses under the new salt. Blocking. */
+/* Makes the spare into the next file: a header and a snapshot, durable with its directory entry.
+ * What an older file left in its blocks never parses under the new salt. Blocking. */
 static int file_make(struct journal *j, uint64_t file_seq, uint64_t salt, const struct batch *snapshot,
 	int *ret_fd, uint64_t *ret_bytes)
 {
@@ -349,7 +349,8 @@ static int call_rotate(struct op *op)
 	return 0;
 }
 
-/* The batch that fills is part of the snapshot: it is dropped, its waiters wait for the new file. */
+/* The batch that fills is part of the snapshot: it is dropped, its waiters wait for the new
+ * file. */
 static void rotate(struct journal *j)
 {
 	j->state = J_ROTATING;
@@ -444,7 +445,8 @@ static void on_rotated(struct op *op)
 	}
 	sys_close(j->fd);
 	j->file_seq++;
-	/* What was appended while the file was made was numbered for the old one: number it anew. */
+	/* What was appended while the file was made was numbered for the old one: number it
+	 * anew. */
 	struct batch late = j->filling;
 	j->filling.w = (struct record_writer){0};
 	snapshot_adopt(j);
@@ -463,7 +465,8 @@ static void on_rotated(struct op *op)
 
 bool journal_is_idle(const struct journal *j)
 {
-	/* After an error also the batch that was being written has waiters, until journal_flush calls them. */
+	/* After an error also the batch that was being written has waiters, until journal_flush
+	 * calls them. */
 	return j->state == J_IDLE && op_is_idle(&j->sync_op) && !j->sync_wanted &&
 		!j->writing.written && !j->writing.synced && batch_is_empty(&j->filling);
 }

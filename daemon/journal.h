@@ -1,16 +1,17 @@
 /*
  * The journal of one reactor: what was acknowledged survives the process.
  *
- * Records are appended to memory during a turn; journal_flush, once per turn, hands the batch to the kernel.
- * While one batch is being written the next one fills: group commit. Waiters are called when everything
- * appended before they were registered is written (JOURNAL_WRITTEN) or also synced to the device (JOURNAL_SYNCED).
+ * Records are appended to memory during a turn; journal_flush, once per turn, hands the batch to
+ * the kernel. While one batch is being written the next one fills: group commit. Waiters are called
+ * when everything appended before they were registered is written (JOURNAL_WRITTEN) or also synced
+ * to the device (JOURNAL_SYNCED).
  *
- * A file that is full is rotated: the owner writes the state of all live transfers (a checkpoint) into a new
- * file, which is made durable before the old one goes. The batch in memory at that moment is part of that
- * state, so it is dropped and its waiters wait for the new file instead.
+ * A file that is full is rotated: the owner writes the state of all live transfers (a checkpoint)
+ * into a new file, which is made durable before the old one goes. The batch in memory at that
+ * moment is part of that state, so it is dropped and its waiters wait for the new file instead.
  *
- * A journal that can't be written or synced is broken for good: every waiter, also later ones, gets the error, so
- * nothing is acknowledged any more, and journal_error says why.
+ * A journal that can't be written or synced is broken for good: every waiter, also later ones, gets
+ * the error, so nothing is acknowledged any more, and journal_error says why.
  */
 #ifndef SLUICE_JOURNAL_H
 #define SLUICE_JOURNAL_H
@@ -34,13 +35,13 @@ struct journal_waiter {
 /* Appends the state of all live transfers by calling put for each record. */
 typedef void journal_checkpoint_fn(void *arg, void (*put)(void *put_arg, const struct record *r), void *put_arg);
 
-/* Starts the journal of reactor rt with a new file that holds the checkpoint, synced: blocking, at start-up.
- * file_seq: greater than that of any file there. 0 or −errno. */
+/* Starts the journal of reactor rt with a new file that holds the checkpoint, synced: blocking, at
+ * start-up. file_seq: greater than that of any file there. 0 or −errno. */
 int journal_new(struct reactor *rt, struct store *store, uint64_t file_seq, journal_checkpoint_fn *checkpoint,
 	void *arg, struct journal **ret);
 void journal_free(struct journal *j); /* NULL is fine; idle */
-/* Preallocates the next file, so that a rotation needs no free space; without room for it, says so in the log.
- * Blocking, at start-up. */
+/* Preallocates the next file, so that a rotation needs no free space; without room for it, says so
+ * in the log. Blocking, at start-up. */
 void journal_reserve_next(struct journal *j);
 
 void journal_append(struct journal *j, const struct record *r);

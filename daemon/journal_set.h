@@ -2,13 +2,14 @@
  * The journal files of one run of the daemon, one per reactor, in a directory of their own:
  * <data>/journal/set-<number>/.
  *
- * A start reads the newest set and writes the state into a new one, perhaps for another number of reactors.
- * That is made as <data>/journal/new/ and gets its number in one rename, when all its files are durable:
- * whenever the machine dies, the newest set holds everything. Whatever else lies there is the rest of a start
- * that was cut short, and is wiped.
+ * A start reads the newest set and writes the state into a new one, perhaps for another number of
+ * reactors. That is made as <data>/journal/new/ and gets its number in one rename, when all its
+ * files are durable: whenever the machine dies, the newest set holds everything. Whatever else lies
+ * there is the rest of a start that was cut short, and is wiped.
  *
- * With the files lies the identity of the page cache under which they are written (sys_cache_identity), so it
- * changes together with them: what a set says was written without a sync, is there while the identity is the same.
+ * With the files lies the identity of the page cache under which they are written
+ * (sys_cache_identity), so it changes together with them: what a set says was written without a
+ * sync, is there while the identity is the same.
  */
 #ifndef SLUICE_JOURNAL_SET_H
 #define SLUICE_JOURNAL_SET_H
@@ -29,7 +30,8 @@ void journal_set_close(struct journal_set *set); /* idempotent */
 /* Moves a file that can't be read out of the set, so that it stays when the set goes. */
 void journal_set_aside(const struct store *s, const struct journal_set *set, const char *name, int err);
 
-/* Makes the directory for the set that follows, s->set_fd, for journal_new to put its files there. 0 or −errno. */
+/* Makes the directory for the set that follows, s->set_fd, for journal_new to put its files there.
+ * 0 or −errno. */
 int journal_set_begin(struct store *s);
 /* All files are there: it is the newest set from now on; the old ones are wiped. 0 or −errno. */
 int journal_set_commit(struct store *s, const struct journal_set *old);

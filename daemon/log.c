@@ -8,8 +8,8 @@
  *
  * A value is written bare when it is made of letters, digits and "_./:@%+,~$#*[]-" only. Otherwise
  * it is quoted: text stays readable, but quotes, backslashes, control characters, characters that
- * reorder or hide text, and bytes that are no UTF-8 are escaped. So nothing in a value can look like
- * the end of it, or like another line.
+ * reorder or hide text, and bytes that are no UTF-8 are escaped. So nothing in a value can look
+ * like the end of it, or like another line.
  */
 #include <errno.h>
 #include <inttypes.h>

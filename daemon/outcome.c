@@ -1,5 +1,6 @@
 /*
- * How commands end: from an errno or a state to the reason code, the text and the details that clients are told.
+ * How commands end: from an errno or a state to the reason code, the text and the details that
+ * clients are told.
  */
 #include <errno.h>
 #include <string.h>

@@ -3,19 +3,20 @@
  *
  *     newest set of journals ──► a past per transfer id ──► transfers ──► staging files swept ──► the next set
  *
- * Of each reactor's files the newest that holds a whole checkpoint counts; an older one is only still there because the
- * machine died in a rotation. Records are applied to the pasts in the order of the files; then the pasts become
- * transfers, older generations first.
+ * Of each reactor's files the newest that holds a whole checkpoint counts; an older one is only
+ * still there because the machine died in a rotation. Records are applied to the pasts in the order
+ * of the files; then the pasts become transfers, older generations first.
  *
- * What is believed: with the page cache surely alive (same boot and file system as when the set was written)
- * every journaled extent that lies within the staging file. Otherwise only what was synced: a transfer whose
- * publish had begun (its file was fsynced first); of the others nothing, they are received again. All of that
- * is said in the log.
+ * What is believed: with the page cache surely alive (same boot and file system as when the set was
+ * written) every journaled extent that lies within the staging file. Otherwise only what was
+ * synced: a transfer whose publish had begun (its file was fsynced first); of the others nothing,
+ * they are received again. All of that is said in the log.
  *
- * A staging file that no open transfer has is deleted: its transfer is over, or its opening was never journaled
- * and so none of it acknowledged. But when a journal is damaged, it may be one that only the lost records name.
- * Then it is set aside in <data>/orphans/, like the journal; the rest is served. Files are set aside before the
- * journal that explains why, so a start that is cut short here is repeated by the next.
+ * A staging file that no open transfer has is deleted: its transfer is over, or its opening was
+ * never journaled and so none of it acknowledged. But when a journal is damaged, it may be one that
+ * only the lost records name. Then it is set aside in <data>/orphans/, like the journal; the rest
+ * is served. Files are set aside before the journal that explains why, so a start that is cut short
+ * here is repeated by the next.
  */
 #include "recover.h"
 
@@ -435,7 +436,8 @@ static int restore_open(struct recovery *rc, struct past *p, struct transfer *t)
 			return -ENOMEM;
 	}
 	transfer_restart_hash(t);
-	/* Acknowledged replays that are not in this generation's file yet; those that are, the one before has forgotten. */
+	/* Acknowledged replays that are not in this generation's file yet; those that are, the one
+	 * before has forgotten. */
 	t->seeding = !p->exported.path && t->previous && t->previous->cover.bytes > 0;
 	if (p->exported.path) {
 		t->exported = p->exported;
@@ -497,7 +499,8 @@ static int restore(struct recovery *rc, struct past *p, struct reactor **reactor
 	p->open.text = NULL;
 	if (p->meta && !meta_parse(p->meta, p->meta_bytes, &t->meta))
 		t->has_meta = true;
-	/* Metadata that was taken over from the generation before is the only one that another init may replace. */
+	/* Metadata that was taken over from the generation before is the only one that another init
+	 * may replace. */
 	t->own_meta = t->has_meta && (!before || !before->has_meta || !meta_equal(&t->meta, &before->meta));
 	if (p->published && p->exported.path) {
 		if (before) { /* the later export takes the place of the earlier one */

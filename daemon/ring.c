@@ -1,19 +1,23 @@
 /*
  * ring.h on io_uring.
  *
- * Queued operations wait on one of three lists: those that may go at once, splices into files, and syncs. The last
- * two are capped, because the kernel runs each of them in a worker that may be stuck behind a slow disk for
- * seconds; the cap leaves workers for the journal, renames and reads. A turn fills submission entries from the lists,
- * submits, waits, copies a bounded batch of completions, and only then runs their done: so done may queue anything.
+ * Queued operations wait on one of three lists: those that may go at once, splices into files, and
+ * syncs. The last two are capped, because the kernel runs each of them in a worker that may be
+ * stuck behind a slow disk for seconds; the cap leaves workers for the journal, renames and reads.
+ * A turn fills submission entries from the lists, submits, waits, copies a bounded batch of
+ * completions, and only then runs their done: so done may queue anything.
  *
- * Posts from other threads go through a lock-free stack, turned round when it is taken (so each poster's order is
- * kept), and an eventfd that is written only when the ring's thread may be asleep.
+ * Posts from other threads go through a lock-free stack, turned round when it is taken (so each
+ * poster's order is kept), and an eventfd that is written only when the ring's thread may be
+ * asleep.
  *
- * Calls that Linux 6.1 has no opcode for run on one helper thread per ring, started when first used.
+ * Calls that Linux 6.1 has no opcode for run on one helper thread per ring, started when first
+ * used.
  *
- * CQE flags are read here and nowhere else. The kernel's restart codes, which a worker hit by a signal may return,
- * are mapped to −EINTR, and an interrupted operation that has done nothing yet is simply queued again: but for a close,
- * which has given up its descriptor by then, and what was cancelled, which is how a cancel ends a waiting worker.
+ * CQE flags are read here and nowhere else. The kernel's restart codes, which a worker hit by a
+ * signal may return, are mapped to −EINTR, and an interrupted operation that has done nothing yet
+ * is simply queued again: but for a close, which has given up its descriptor by then, and what was
+ * cancelled, which is how a cancel ends a waiting worker.
  */
 #include "ring.h"
 
@@ -237,7 +241,8 @@ int ring_new(const struct ring_conf *conf, struct ring **ret)
 		free(r);
 		return err;
 	}
-	/* Bounded workers run file operations, unbounded ones the rest; 0 leaves a value as it is. */
+	/* Bounded workers run file operations, unbounded ones the rest; 0 leaves a value as it
+	 * is. */
 	unsigned workers[2] = {conf->workers_max, 0};
 	(void)io_uring_register_iowq_max_workers(&r->uring, workers);
 	(void)io_uring_register_ring_fd(&r->uring);
@@ -367,7 +372,8 @@ static void fill_sqes(struct ring *r)
 		r->syncs_inflight++;
 }
 
-/* Is something left that only the size of the submission queue held back? Then a turn must not sleep. */
+/* Is something left that only the size of the submission queue held back? Then a turn must not
+ * sleep. */
 static bool has_pending(const struct ring *r)
 {
 	return r->ready.head || r->wants_count > 0 ||
@@ -657,8 +663,8 @@ void ring_unlinkat(struct ring *r, struct op *op, int dir_fd, const char *path, 
 
 /* --- the helper thread ------------------------------------------------------------------------ */
 
-/* A call in the helper's hands: op->ptr2 is the function. The result comes back as a post of kind K_CALL, so that
- * busy is counted down on the ring's own thread. */
+/* A call in the helper's hands: op->ptr2 is the function. The result comes back as a post of kind
+ * K_CALL, so that busy is counted down on the ring's own thread. */
 static void *helper_main(void *arg)
 {
 	struct ring *r = arg;

@@ -1,20 +1,22 @@
 /*
  * The one seam to the kernel: sockets, files and time go through here, and nothing else does.
  *
- * A ring belongs to one thread. Work is an operation, `struct op`, embedded in its owner; it is queued by
- * one of the ring_* calls below, which cannot fail and never call back inside, and ends in op->done, called from
- * ring_turn with op->res ≥ 0 or −errno. An owner stays in memory while one of its operations is not idle.
+ * A ring belongs to one thread. Work is an operation, `struct op`, embedded in its owner; it is
+ * queued by one of the ring_* calls below, which cannot fail and never call back inside, and ends
+ * in op->done, called from ring_turn with op->res ≥ 0 or −errno. An owner stays in memory while one
+ * of its operations is not idle.
  *
  *     OP_IDLE ──ring_*()──► OP_QUEUED ──ring_turn──► OP_INFLIGHT ──completion──► OP_IDLE, then done(op)
  *                               │                        │
  *                               └──────ring_cancel───────┴─► the same completion, with −ECANCELED (or its real result)
  *
- * A multishot operation stays OP_INFLIGHT while op->more is true in done. Operations that the kernel runs in its
- * worker pool are capped by kind (splices into files, syncs), so that stuck ones leave workers for the
- * journal. No order between operations is promised.
+ * A multishot operation stays OP_INFLIGHT while op->more is true in done. Operations that the
+ * kernel runs in its worker pool are capped by kind (splices into files, syncs), so that stuck ones
+ * leave workers for the journal. No order between operations is promised.
  *
- * The kernel's pool of workers belongs to the thread, not to the ring, so a second ring on the same thread would
- * share it: the caps and a larger pool (io.workers) take the place of a ring per purpose.
+ * The kernel's pool of workers belongs to the thread, not to the ring, so a second ring on the same
+ * thread would share it: the caps and a larger pool (io.workers) take the place of a ring per
+ * purpose.
  */
 #ifndef SLUICE_RING_H
 #define SLUICE_RING_H
@@ -62,26 +64,28 @@ static inline bool op_is_idle(const struct op *op)
 	return op->state == OP_IDLE;
 }
 
-/* Can this kernel and this process use io_uring as we need it? 0, or −errno and one sentence with its cure. */
+/* Can this kernel and this process use io_uring as we need it? 0, or −errno and one sentence with
+ * its cure. */
 int ring_check_kernel(char *ret_error, size_t error_max);
 
 /* To be called on the thread that will use it. 0 and *ret, or −errno. */
 int ring_new(const struct ring_conf *conf, struct ring **ret);
 void ring_free(struct ring *r); /* NULL is fine; nothing may be in flight */
 
-/* One turn: submits what is queued, waits at most timeout_ms for the first completion (0: does not wait), then
- * runs done of a bounded batch of completions and posts. */
+/* One turn: submits what is queued, waits at most timeout_ms for the first completion (0: does not
+ * wait), then runs done of a bounded batch of completions and posts. */
 void ring_turn(struct ring *r, uint32_t timeout_ms);
 /* Operations queued or in flight, without those of the ring itself. */
 uint32_t ring_busy_count(const struct ring *r);
 /* Milliseconds of the monotonic clock, as of this turn. */
 uint64_t ring_now_ms(const struct ring *r);
 
-/* Runs op->done on the thread of `to`, some turn soon. From any thread; the op must be idle. In order of
- * posting for one poster. The op counts as idle when done runs. */
+/* Runs op->done on the thread of `to`, some turn soon. From any thread; the op must be idle. In
+ * order of posting for one poster. The op counts as idle when done runs. */
 void ring_post(struct ring *to, struct op *op);
 
-/* Asks that op end soon: its done is still called, with −ECANCELED or its real result. Idle ops: nothing. */
+/* Asks that op end soon: its done is still called, with −ECANCELED or its real result. Idle ops:
+ * nothing. */
 void ring_cancel(struct ring *r, struct op *op);
 
 /* --- sockets. fds are non-blocking. --- */
@@ -107,8 +111,8 @@ void ring_mkdirat(struct ring *r, struct op *op, int dir_fd, const char *path, u
 void ring_renameat2(struct ring *r, struct op *op, int from_dir, const char *from, int to_dir,
 	const char *to, uint32_t flags);
 void ring_unlinkat(struct ring *r, struct op *op, int dir_fd, const char *path, int flags);
-/* Runs fn on the ring's helper thread (calls without an opcode in Linux 6.1); its result becomes op->res. One
- * after another, so a slow one delays the next. */
+/* Runs fn on the ring's helper thread (calls without an opcode in Linux 6.1); its result becomes
+ * op->res. One after another, so a slow one delays the next. */
 void ring_call(struct ring *r, struct op *op, op_call_fn *fn);
 
 /* --- at once, on a non-blocking socket or pipe, never waiting: bytes or −errno (−EAGAIN) --- */
@@ -135,7 +139,8 @@ int sys_close(int fd);
 /* All of it, or as much as there is before the end of the file; bytes or −errno. */
 int64_t sys_pread(int fd, void *buf, size_t len, uint64_t off);
 int sys_pwrite(int fd, const void *buf, size_t len, uint64_t off); /* all of it: 0 or −errno */
-/* Copies a range between files, in the kernel where it can: 0 or −errno (−EIO: the source is shorter). */
+/* Copies a range between files, in the kernel where it can: 0 or −errno (−EIO: the source is
+ * shorter). */
 int sys_copy_range(int from_fd, uint64_t from_off, int to_fd, uint64_t to_off, uint64_t len);
 int sys_fsync(int fd);
 int sys_ftruncate(int fd, uint64_t len);
@@ -157,11 +162,13 @@ struct sys_space {
 	bool has_inodes; /* false: this file system does not count them */
 };
 int sys_space(int fd, struct sys_space *ret);
-/* Calls fn for each name in a directory but . and ..; stops when it returns non-zero, and returns that. */
+/* Calls fn for each name in a directory but . and ..; stops when it returns non-zero, and returns
+ * that. */
 int sys_list_dir(int dir_fd, int (*fn)(void *arg, const char *name), void *arg);
 int sys_advise_dontneed(int fd, uint64_t off, uint64_t len);
-/* What must be the same for the page cache of a directory to have survived: the boot, the device, the file system. (Not the
- * mount: a service manager gives each start a mount of its own, and a clean unmount writes everything back.) */
+/* What must be the same for the page cache of a directory to have survived: the boot, the device,
+ * the file system. (Not the mount: a service manager gives each start a mount of its own, and a
+ * clean unmount writes everything back.) */
 int sys_cache_identity(int dir_fd, char *ret, size_t ret_max);
 void sys_umask_clear(void); /* modes are then just what is asked for */
 int sys_random(void *buf, size_t len);

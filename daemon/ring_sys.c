@@ -1,6 +1,6 @@
 /*
- * The part of ring.h that does not queue: calls on sockets and pipes that never wait, and blocking calls for
- * start-up, recovery and worker threads.
+ * The part of ring.h that does not queue: calls on sockets and pipes that never wait, and blocking
+ * calls for start-up, recovery and worker threads.
  */
 #include "ring.h"
 
@@ -43,8 +43,8 @@ int sock_peek(int fd, void *buf, uint32_t len)
 
 int sock_discard(int fd, uint32_t len)
 {
-	/* MSG_TRUNC on TCP drops the bytes in the kernel; the buffer is never touched. tcp(7)
-	 * Not by recv(), which sanitizers replace with one that takes len bytes at NULL for written. */
+	/* MSG_TRUNC on TCP drops the bytes in the kernel; the buffer is never touched. tcp(7) Not
+	 * by recv(), which sanitizers replace with one that takes len bytes at NULL for written. */
 	return (int)result(syscall(SYS_recvfrom, fd, NULL, (size_t)len, MSG_DONTWAIT | MSG_TRUNC, NULL, NULL));
 }
 

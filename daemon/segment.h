@@ -1,5 +1,6 @@
 /*
- * One segment on its way from the connection to the journal. ingest.c moves it; stream.c brings the bytes of a large one.
+ * One segment on its way from the connection to the journal. ingest.c moves it; stream.c brings the
+ * bytes of a large one.
  */
 #ifndef SLUICE_SEGMENT_H
 #define SLUICE_SEGMENT_H
@@ -7,21 +8,22 @@
 #include "transfer.h"
 
 enum seg_state {
-	/* In its transfer's list; waits for the staging file, or for an earlier segment over the same bytes. Next: RECEIVING,
-	 * CHECKING, WRITING. */
+	/* In its transfer's list; waits for the staging file, or for an earlier segment over the
+	 * same bytes. Next: RECEIVING, CHECKING, WRITING. */
 	SEG_QUEUED,
-	/* Large: bytes go from the socket to the staging file or, over bytes that are covered, to a scratch file. Next: CHECKING,
-	 * SETTLING, or WRITING's place is taken by SETTLING. */
+	/* Large: bytes go from the socket to the staging file or, over bytes that are covered, to a
+	 * scratch file. Next: CHECKING, SETTLING, or WRITING's place is taken by SETTLING. */
 	SEG_RECEIVING,
-	/* All bytes are there: the verify pool computes the checksum and compares with what is covered. Next: WRITING (small, or a
-	 * copy from scratch), UNCOVERING, SETTLING. */
+	/* All bytes are there: the verify pool computes the checksum and compares with what is
+	 * covered. Next: WRITING (small, or a copy from scratch), UNCOVERING, SETTLING. */
 	SEG_CHECKING,
-	/* Differs from what is covered: the record that takes the range out is being written. Next: WRITING. */
+	/* Differs from what is covered: the record that takes the range out is being written. Next:
+	 * WRITING. */
 	SEG_UNCOVERING,
 	/* Small: payload → staging file. Large: scratch file → staging file. Next: SETTLING. */
 	SEG_WRITING,
-	/* Counts: its extent is in the journal's batch; when that is written it is acknowledged and freed. It has left the
-	 * transfer's list. */
+	/* Counts: its extent is in the journal's batch; when that is written it is acknowledged and
+	 * freed. It has left the transfer's list. */
 	SEG_SETTLING,
 };
 
@@ -72,14 +74,15 @@ void seg_fail_errno(struct seg *s, int err);
 void seg_discard(struct seg *s);
 
 /* --- stream.c, for ingest.c --- */
-/* Where the bytes go is known: to_scratch, or straight into the staging file (whose fd the stream then counts). */
+/* Where the bytes go is known: to_scratch, or straight into the staging file (whose fd the stream
+ * then counts). */
 void stream_start(struct seg *s, bool to_scratch);
 /* The scratch file, −1 when the bytes are in the staging file. */
 int stream_scratch_fd(const struct seg *s);
 /* Copies the scratch file into the staging file (counted by the caller) and calls done. */
 void stream_copy(struct seg *s, void (*done)(struct seg *s, int err));
-/* Ends with an outcome while the connection may still have to drain the payload. True: the stream is through, the segment
- * may be freed now. False: stream.c calls seg_fail again when it is. */
+/* Ends with an outcome while the connection may still have to drain the payload. True: the stream
+ * is through, the segment may be freed now. False: stream.c calls seg_fail again when it is. */
 bool stream_fail(struct seg *s, const struct outcome *o);
 void stream_free(struct seg *s);
 bool stream_is_cut(const struct seg *s);

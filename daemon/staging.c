@@ -1,11 +1,11 @@
 /*
- * The staging file of a transfer: created, preallocated, seeded and opened when first wanted; kept open while used, and a
- * while longer; deleted when the transfer goes.
+ * The staging file of a transfer: created, preallocated, seeded and opened when first wanted; kept
+ * open while used, and a while longer; deleted when the transfer goes.
  *
  *     NONE ─get─► OPENING: open ─► fallocate ─► seed ─► OPEN        any failure ─► FAILED ─(told)─► NONE
  *
- * An fd that nobody uses stays open on a list of io.open_files; the least recently used is closed when the list is full, so
- * ten thousand abandoned transfers hold no more descriptors than that.
+ * An fd that nobody uses stays open on a list of io.open_files; the least recently used is closed
+ * when the list is full, so ten thousand abandoned transfers hold no more descriptors than that.
  */
 #include "transfer.h"
 
@@ -190,8 +190,8 @@ static void opened(struct transfer *t, int err)
 
 /* --- seeding ---------------------------------------------------------------------------------- */
 
-/* On the helper thread: copies what the previous generation acknowledged as replays. Nothing else touches the two
- * covers while seeding is set. */
+/* On the helper thread: copies what the previous generation acknowledged as replays. Nothing else
+ * touches the two covers while seeding is set. */
 static int call_seed(struct op *op)
 {
 	struct transfer *t = container_of(op, struct transfer, file_op);
@@ -207,7 +207,8 @@ static int call_seed(struct op *op)
 	return err;
 }
 
-/* What was to be taken over has been, or never can be: a restart must not do it again, over what came since. */
+/* What was to be taken over has been, or never can be: a restart must not do it again, over what
+ * came since. */
 static void replays_forget(struct transfer *p)
 {
 	struct record r = {.type = RECORD_UNCOVER, .tid = p->tid, .from = 0, .to = UINT64_MAX};
@@ -222,7 +223,8 @@ static void on_seeded(struct op *op)
 	int err = op->res == -ENOSPC || op->res == -EDQUOT ? op->res : 0;
 	t->seeding = err != 0;
 	if (op->res < 0) {
-		/* The consumer took the file away meanwhile: those ranges are missing again, and fin will say so. */
+		/* The consumer took the file away meanwhile: those ranges are missing again, and
+		 * fin will say so. */
 		log_warn("replayed ranges could not be taken over", LS("clientid", t->clientid, t->clientid_bytes),
 			LS("fileid", t->fileid, t->fileid_bytes), LE("error", op->res), NULL);
 	} else if (!t->gone) {
@@ -282,7 +284,8 @@ static void on_allocated(struct op *op)
 		return;
 	}
 	if (op->res < 0) {
-		/* A failed fallocate leaves blocks behind: cut them off before anybody is told. What is covered stays. */
+		/* A failed fallocate leaves blocks behind: cut them off before anybody is told.
+		 * What is covered stays. */
 		struct extent e;
 		uint64_t end = 0;
 		for (uint64_t at = 0; cover_next(&t->cover, at, &e); at = e.to)

@@ -1,6 +1,7 @@
 /*
- * store.h. Free space is read at most every SPACE_MS, and anew when reservations have become blocks; those not yet
- * allocated are subtracted, so a burst of inits can't promise the same bytes twice.
+ * store.h. Free space is read at most every SPACE_MS, and anew when reservations have become
+ * blocks; those not yet allocated are subtracted, so a burst of inits can't promise the same bytes
+ * twice.
  */
 #include "store.h"
 
@@ -31,7 +32,8 @@ static int open_dir(const char *path, uint32_t mode, int *ret_fd, char *ret_erro
 
 static int lock_dir(int fd, const char *dir, char *ret_error, size_t error_max)
 {
-	/* The kernel lets go of a killed daemon's descriptors only after its operations in flight have ended. */
+	/* The kernel lets go of a killed daemon's descriptors only after its operations in flight
+	 * have ended. */
 	int err = sys_lock_dir(fd);
 	for (uint64_t began_ms = sys_mono_ms(); err == -EAGAIN && sys_mono_ms() - began_ms < LOCK_MS;
 		err = sys_lock_dir(fd))
@@ -142,7 +144,8 @@ static void read_space(struct store *s, uint64_t now_ms)
 	atomic_store(&s->space_at_ms, now_ms);
 }
 
-/* Adds n unless the total would pass max. Reactors admit at the same time: the last bytes go to one of them. */
+/* Adds n unless the total would pass max. Reactors admit at the same time: the last bytes go to one
+ * of them. */
 static bool add_within(_Atomic uint64_t *total, uint64_t n, uint64_t max)
 {
 	uint64_t was = atomic_load(total);

@@ -1,9 +1,9 @@
 /*
- * The data directory: <data>/staging, <data>/journal and the export root, opened and locked once; and the space
- * in it.
+ * The data directory: <data>/staging, <data>/journal and the export root, opened and locked once;
+ * and the space in it.
  *
- * One daemon per directory: both directories are locked themselves (flock), so no lock file lies among the
- * exports; held until the process ends.
+ * One daemon per directory: both directories are locked themselves (flock), so no lock file lies
+ * among the exports; held until the process ends.
  */
 #ifndef SLUICE_STORE_H
 #define SLUICE_STORE_H
@@ -34,7 +34,8 @@ struct store {
 int store_open(const struct conf *conf, struct store **ret, char *ret_error, size_t error_max);
 void store_close(struct store *s); /* NULL is fine */
 
-/* Reserves room for a transfer of `bytes`. 0; −ENOSPC (the disk), −EDQUOT (transfer.staged_max or open_max). */
+/* Reserves room for a transfer of `bytes`. 0; −ENOSPC (the disk), −EDQUOT (transfer.staged_max or
+ * open_max). */
 int store_reserve(struct store *s, uint64_t bytes, uint64_t now_ms);
 /* More for a transfer that is reserved already. Errors as above. */
 int store_reserve_more(struct store *s, uint64_t bytes, uint64_t now_ms);

@@ -1,18 +1,20 @@
 /*
  * A large segment: socket → pipe → file, never in user space.
  *
- * Two pipes at most: one drains into the file (an operation of the ring, in a kernel worker) while the next fills from the socket
- * (at once; it only moves references to pages). What has been gathered in a pipe is sent on as soon as nothing drains, so
- * a slow sender's bytes do not hold a pipe, and a fast one's go in steps as large as a pipe.
+ * Two pipes at most: one drains into the file (an operation of the ring, in a kernel worker) while
+ * the next fills from the socket (at once; it only moves references to pages). What has been
+ * gathered in a pipe is sent on as soon as nothing drains, so a slow sender's bytes do not hold a
+ * pipe, and a fast one's go in steps as large as a pipe.
  *
- *     side FREE ──pipes_take, sock_splice──► FILLING ──nothing drains──► DRAINING ──empty──► FREE (the pipe is given back)
+ *     FREE ──pipes_take, sock_splice──► FILLING ──nothing drains──► DRAINING ──empty──► FREE
  *
  * The bytes that came together with the header are written from their buffer.
  *
- * After a failure the payload is drained and thrown away, so that the connection can go on; the pipe that may still hold
- * bytes is closed, not given back.
+ * After a failure the payload is drained and thrown away, so that the connection can go on; the
+ * pipe that may still hold bytes is closed, not given back.
  *
- * Who ends a stream: the connection has let go (all bytes taken, or ingest_cut) and no operation is in flight.
+ * Who ends a stream: the connection has let go (all bytes taken, or ingest_cut) and no operation is
+ * in flight.
  */
 #include <assert.h>
 #include <errno.h>
@@ -370,8 +372,8 @@ static struct side *filling_side(struct stream *st, enum ingest_pull *ret)
 	}
 	side->pipe = pipes_take(st->seg->u->rt->bufs, &err);
 	if (!side->pipe) {
-		/* None left: one of our own coming back wakes us, or anybody's. With no descriptor left at all it is the same: one that
-		 * exists will come back. */
+		/* None left: one of our own coming back wakes us, or anybody's. With no descriptor
+		 * left at all it is the same: one that exists will come back. */
 		if (err != -EAGAIN && pipes_used(st->seg->u->rt->bufs) == 0) {
 			fail(st, err);
 			st->resume(st->arg); /* the next pull throws the payload away */
@@ -433,7 +435,8 @@ enum ingest_pull ingest_pull(struct seg *s, int sock_fd)
 		uint32_t room = side->pipe->bytes_max - side->pipe->bytes, left = s->bytes - st->taken;
 		int n = sock_splice(sock_fd, side->pipe->fds[1], left < room ? left : room);
 		if (n == -EAGAIN && side->pipe->bytes) {
-			/* The socket is empty, or the pipe's slots are used up before its bytes: send on what there is. */
+			/* The socket is empty, or the pipe's slots are used up before its bytes:
+			 * send on what there is. */
 			bool was_idle = !side_in(st, SIDE_DRAINING);
 			drain_next(st);
 			if (was_idle)

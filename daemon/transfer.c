@@ -1,6 +1,6 @@
 /*
- * The transfer as an object: the table, its life from opening to memory, and its records in a checkpoint. What it holds is content.c, what
- * the commands do with it upload.c.
+ * The transfer as an object: the table, its life from opening to memory, and its records in a
+ * checkpoint. What it holds is content.c, what the commands do with it upload.c.
  */
 #include "transfer.h"
 
@@ -137,8 +137,8 @@ static char *copy_id(const char *s, uint32_t bytes)
 	return copy;
 }
 
-/* names_staging tells transfers of one name apart by their generation only; the tid tells an aborted one, whose file may
- * still be there, from the next try. */
+/* names_staging tells transfers of one name apart by their generation only; the tid tells an
+ * aborted one, whose file may still be there, from the next try. */
 static char *staging_name(const struct transfer *t)
 {
 	char name[NAMES_STAGING_MAX + 1], *full = NULL;

@@ -1,12 +1,13 @@
 /*
- * What upload.c, ingest.c, staging.c, export.c and recover.c share: the transfer, the segment, the table. No one else looks
- * in here; the connection side has upload.h.
+ * What upload.c, ingest.c, staging.c, export.c and recover.c share: the transfer, the segment, the
+ * table. No one else looks in here; the connection side has upload.h.
  *
- * Who may change what: `state`, the fin fields and the hash frontier are upload.c's; the segment list and the content
- * (cover) ingest.c's; the fd staging.c's; the publish fields export.c's. All on the owner's thread.
+ * Who may change what: `state`, the fin fields and the hash frontier are upload.c's; the segment
+ * list and the content (cover) ingest.c's; the fd staging.c's; the publish fields export.c's. All
+ * on the owner's thread.
  *
- * A transfer is pinned while pins > 0 (operations, segments, hashing, publishing in flight); one that has left the table
- * (`gone`) is freed when the last pin is dropped.
+ * A transfer is pinned while pins > 0 (operations, segments, hashing, publishing in flight); one
+ * that has left the table (`gone`) is freed when the last pin is dropped.
  */
 #ifndef SLUICE_TRANSFER_H
 #define SLUICE_TRANSFER_H
@@ -25,14 +26,17 @@
 #include "verify.h"
 
 enum transfer_state {
-	/* Takes segments. Set at creation, and by a fin that failed. Next: VERIFYING, or gone (abort, ttl). */
+	/* Takes segments. Set at creation, and by a fin that failed. Next: VERIFYING, or gone
+	 * (abort, ttl). */
 	TRANSFER_OPEN,
-	/* A fin sealed it: no segment is begun; those in flight are joined, then the last bytes hashed and the digest compared.
-	 * Next: PUBLISHING, or OPEN when the fin failed, or gone when an abort came meanwhile. */
+	/* A fin sealed it: no segment is begun; those in flight are joined, then the last bytes
+	 * hashed and the digest compared. Next: PUBLISHING, or OPEN when the fin failed, or gone
+	 * when an abort came meanwhile. */
 	TRANSFER_VERIFYING,
 	/* The digest is right, export.c works. Next: EXPORTED, or OPEN when publishing failed. */
 	TRANSFER_PUBLISHING,
-	/* Done and remembered for replays. Next: gone (replay window over, superseded by the next generation). */
+	/* Done and remembered for replays. Next: gone (replay window over, superseded by the next
+	 * generation). */
 	TRANSFER_EXPORTED,
 };
 
@@ -88,7 +92,8 @@ struct transfer {
 	bool has_meta;
 	bool own_meta;           /* from an init of its own, not taken over from the previous generation */
 	struct meta meta;
-	/* The exported transfer that this one is the next generation of; back in the table if this one is aborted. */
+	/* The exported transfer that this one is the next generation of; back in the table if this
+	 * one is aborted. */
 	struct transfer *previous;
 
 	/* staging file */
@@ -179,7 +184,8 @@ struct uploads *uploads_new(struct reactor *rt, struct store *store);
 void uploads_free(struct uploads *u);
 bool uploads_is_idle(const struct uploads *u); /* nothing verifies, publishes, writes */
 struct transfer *transfer_find(struct uploads *u, const struct upload_id *id);
-/* Makes an open transfer and puts it into the table; previous is moved behind it. NULL: out of memory. Writes no record. */
+/* Makes an open transfer and puts it into the table; previous is moved behind it. NULL: out of
+ * memory. Writes no record. */
 struct transfer *transfer_new(struct uploads *u, const struct upload_id *id, uint64_t tid, uint32_t generation,
 	struct transfer *previous);
 void transfer_record_open(struct transfer *t);
@@ -187,22 +193,26 @@ void transfer_pin(struct transfer *t);
 void transfer_unpin(struct transfer *t);
 void transfer_arm(struct transfer *t);   /* the timer, from the last activity on */
 void transfer_touch(struct transfer *t); /* activity: the ttl starts anew */
-/* Content [from, to) is journaled or about to be (record appended by the caller): coverage, frontier, hashing. 0 or −E2BIG, −ENOMEM. */
+/* Content [from, to) is journaled or about to be (record appended by the caller): coverage,
+ * frontier, hashing. 0 or −E2BIG, −ENOMEM. */
 int transfer_add_extent(struct transfer *t, uint64_t from, uint64_t to);
 /* Takes [from, to) out of coverage and lowers the frontier; appends the record. */
 void transfer_uncover(struct transfer *t, uint64_t from, uint64_t to);
-/* The transfer leaves the table; its staging file is deleted, its previous generation comes back. type: ABORTED, EXPIRED, or
- * FORGET for one that never was (no event). */
+/* The transfer leaves the table; its staging file is deleted, its previous generation comes back.
+ * type: ABORTED, EXPIRED, or FORGET for one that never was (no event). */
 void transfer_drop(struct transfer *t, enum record_type type);
-/* The next generation of an exported transfer, seeded with the replays acknowledged so far. NULL: *ret_err. */
+/* The next generation of an exported transfer, seeded with the replays acknowledged so far. NULL:
+ * *ret_err. */
 struct transfer *transfer_next_generation(struct transfer *t, int *ret_err);
 void transfer_record_meta(struct transfer *t);
-/* Counts as open, with so many bytes reserved in the store; and the reverse, which releases them. */
+/* Counts as open, with so many bytes reserved in the store; and the reverse, which releases
+ * them. */
 void transfer_count(struct transfer *t, uint64_t reserved);
 void transfer_uncount(struct transfer *t);
 /* Published: becomes a memory of itself. */
 void transfer_to_exported(struct transfer *t);
-/* An exported one enters the memory of replays; the oldest are forgotten over transfer.replay_max. */
+/* An exported one enters the memory of replays; the oldest are forgotten over
+ * transfer.replay_max. */
 void transfer_remember(struct transfer *t);
 /* Lowers the frontier to the last midstate at or below `to`. Not while hashing. */
 void transfer_rewind(struct transfer *t, uint64_t to);
@@ -249,21 +259,25 @@ void uploads_discard_waiting(struct transfer *t);
 int transfer_admit(struct uploads *u, const struct upload_id *id, uint64_t bytes);
 /* From export.c: published (err 0), or −errno: the transfer opens again. */
 void transfer_on_published(struct transfer *t, int err);
-/* After recovery: resumes fins that were accepted and publishes that were begun; arms the ttls. On the reactor's thread. */
+/* After recovery: resumes fins that were accepted and publishes that were begun; arms the ttls. On
+ * the reactor's thread. */
 void uploads_resume(struct uploads *u);
 
 /* --- staging.c --- */
 void staging_init(struct transfer *t);
-/* Wants t->fd. True: it is open, and counted (staging_put). False: being opened (transfer_step follows), or failed. */
+/* Wants t->fd. True: it is open, and counted (staging_put). False: being opened (transfer_step
+ * follows), or failed. */
 bool staging_get(struct transfer *t);
 void staging_put(struct transfer *t);
-/* Copies into the file, once it is open, what the previous generation has acknowledged as replays. */
+/* Copies into the file, once it is open, what the previous generation has acknowledged as
+ * replays. */
 void staging_seed(struct transfer *t);
 /* Deletes the file, if any, once it is closed. */
 void staging_delete(struct transfer *t);
 /* The file has become the exported one: the fd is closed as soon as nobody uses it. */
 void staging_let_go(struct transfer *t);
-/* The file is lost, or lies elsewhere: whoever wants it next gets a new one. The caller has taken its content out of coverage. */
+/* The file is lost, or lies elsewhere: whoever wants it next gets a new one. The caller has taken
+ * its content out of coverage. */
 void staging_abandon(struct transfer *t);
 /* Closes the fd; nobody may use it. */
 void staging_close(struct transfer *t);
@@ -277,8 +291,9 @@ static inline bool transfer_has_segs(const struct transfer *t)
 	return t->segs != NULL;
 }
 
-/* Segments that came before this generation was begun are still being compared with the previous one's export; some may yet come
- * over. Until then nothing new is taken, and no fin is looked at. */
+/* Segments that came before this generation was begun are still being compared with the previous
+ * one's export; some may yet come over. Until then nothing new is taken, and no fin is looked
+ * at. */
 static inline bool transfer_is_held_up(const struct transfer *t)
 {
 	return t->previous && t->previous->segs;
@@ -287,7 +302,8 @@ static inline bool transfer_is_held_up(const struct transfer *t)
 /* --- export.c --- */
 /* t is PUBLISHING with exported.size and digest set. Ends in transfer_on_published. */
 void export_start(struct transfer *t);
-/* After a restart in the middle of publishing: exported.path is what the journal says was chosen. */
+/* After a restart in the middle of publishing: exported.path is what the journal says was
+ * chosen. */
 void export_resume(struct transfer *t);
 
 #define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))

@@ -1,13 +1,15 @@
 /*
- * The $file commands but segments and fin, and the one switch that moves a transfer from state to state: transfer_step.
+ * The $file commands but segments and fin, and the one switch that moves a transfer from state to
+ * state: transfer_step.
  *
  *     OPEN ── fin, whole, no segment in flight ──► VERIFYING ── hashed, equal ──► PUBLISHING ──► EXPORTED
  *
- * Everything that may let a transfer go on (a segment ended, a hash came back, the file was opened, a publish ended) calls
- * transfer_step; it looks at the state alone, so the order in which things happen does not matter.
+ * Everything that may let a transfer go on (a segment ended, a hash came back, the file was opened,
+ * a publish ended) calls transfer_step; it looks at the state alone, so the order in which things
+ * happen does not matter.
  *
- * Replies wait for what makes them true: init for the staging file and the journal, status for the journal, abort for a
- * synced journal, fin for the export.
+ * Replies wait for what makes them true: init for the staging file and the journal, status for the
+ * journal, abort for a synced journal, fin for the export.
  */
 #include "upload.h"
 
@@ -92,7 +94,8 @@ int transfer_admit(struct uploads *u, const struct upload_id *id, uint64_t bytes
 	const struct conf *conf = u->conf;
 	if (bytes > conf->transfer.file_bytes_max)
 		return -EFBIG;
-	/* Counting one client's transfers walks the table, so it is done only when the limit is near at all. */
+	/* Counting one client's transfers walks the table, so it is done only when the limit is
+	 * near at all. */
 	if (u->open_count >= conf->transfer.open_client_max &&
 		count_client(u, id) >= conf->transfer.open_client_max)
 		return -EDQUOT;
@@ -434,7 +437,8 @@ void upload_status(struct uploads *u, const struct upload_id *id, struct reply *
 	reply_after_journal(u, rp, &o, JOURNAL_WRITTEN);
 }
 
-/* A fin came before anything opened the file, so what the previous generation acknowledged is not taken over yet. */
+/* A fin came before anything opened the file, so what the previous generation acknowledged is not
+ * taken over yet. */
 static void seed_for_fin(struct transfer *t)
 {
 	struct outcome o;
@@ -498,7 +502,8 @@ void transfer_step(struct transfer *t)
 				export_start(t);
 			break;
 		case TRANSFER_EXPORTED:
-			/* A segment that is still being compared may yet begin the next generation. */
+			/* A segment that is still being compared may yet begin the next
+			 * generation. */
 			while (t->fins && !t->segs && !t->gone) {
 				struct fin *f = t->fins;
 				t->fins = f->next;

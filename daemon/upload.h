@@ -1,12 +1,14 @@
 /*
- * Transfers: what the $file commands do. upload.c is the state machine, ingest.c brings segments into staging files.
+ * Transfers: what the $file commands do. upload.c is the state machine, ingest.c brings segments
+ * into staging files.
  *
  *     open ──fin──► verifying ──digest right──► publishing ──► exported (remembered for transfer.replay_window)
  *      ▲  │              │ wrong
  *      │  └─abort, ttl──►│──► gone (aborted, expired)
  *      └─────────────────┘
  *
- * A transfer is named by (client id, file id) and touched only by the reactor that owns the client id.
+ * A transfer is named by (client id, file id) and touched only by the reactor that owns the client
+ * id.
  */
 #ifndef SLUICE_UPLOAD_H
 #define SLUICE_UPLOAD_H
@@ -34,14 +36,14 @@ void upload_fin(struct uploads *u, const struct upload_id *id, const struct file
 void upload_abort(struct uploads *u, const struct upload_id *id, struct reply *rp);
 void upload_status(struct uploads *u, const struct upload_id *id, struct reply *rp);
 
-/* What the header of a segment already shows to be refused (too large, no space, quota, extents): false with *ret_outcome, so
- * that the payload is drained instead of stored. */
+/* What the header of a segment already shows to be refused (too large, no space, quota, extents):
+ * false with *ret_outcome, so that the payload is drained instead of stored. */
 bool upload_segment_admit(struct uploads *u, const struct upload_id *id, const struct filecmd *cmd,
 	uint32_t payload_bytes, struct outcome *ret_outcome);
 
-/* May the next segment of this transfer be taken? Asked before each segment is begun. False: the transfer is sealed by a running fin, or
- * too much of it waits to be hashed; the connection then stops reading, and resume(g) is called once it may ask again. resume
- * must only note that. */
+/* May the next segment of this transfer be taken? Asked before each segment is begun. False: the
+ * transfer is sealed by a running fin, or too much of it waits to be hashed; the connection then
+ * stops reading, and resume(g) is called once it may ask again. resume must only note that. */
 struct upload_gate {
 	struct upload_gate *next, **pprev; /* pprev == NULL: not waiting */
 	void (*resume)(struct upload_gate *g);
@@ -49,8 +51,8 @@ struct upload_gate {
 bool upload_gate_pass(struct uploads *u, const struct upload_id *id, struct upload_gate *g);
 void upload_gate_cancel(struct upload_gate *g); /* idempotent */
 
-/* A segment whose payload lies whole in b (which gets a reference for as long as it is needed). Neighbouring ones given between two
- * calls of ingest_flush become one write. */
+/* A segment whose payload lies whole in b (which gets a reference for as long as it is needed).
+ * Neighbouring ones given between two calls of ingest_flush become one write. */
 void ingest_small(struct uploads *u, const struct upload_id *id, const struct filecmd *cmd, struct buf *b,
 	const uint8_t *payload, uint32_t payload_bytes, struct reply *rp);
 /* The end of a pass over a receive buffer. */
@@ -63,20 +65,22 @@ enum ingest_pull {
 	INGEST_EOF,  /* the peer ended or the socket failed in the middle: call ingest_cut and close */
 };
 
-/* A segment that streams. prefix: the payload bytes that were received together with the header (in b; NULL, 0: none).
- * resume(arg) is called when ingest_pull returned INGEST_WAIT and can go on; it must only note that. Returns the segment, which the connection
- * holds until INGEST_DONE or ingest_cut. NULL: out of memory (the reply is finished already; drain the payload). */
+/* A segment that streams. prefix: the payload bytes that were received together with the header (in
+ * b; NULL, 0: none). resume(arg) is called when ingest_pull returned INGEST_WAIT and can go on; it
+ * must only note that. Returns the segment, which the connection holds until INGEST_DONE or
+ * ingest_cut. NULL: out of memory (the reply is finished already; drain the payload). */
 struct seg *ingest_begin(struct uploads *u, const struct upload_id *id, const struct filecmd *cmd,
 	uint32_t payload_bytes, struct buf *b, const uint8_t *prefix, uint32_t prefix_bytes,
 	struct reply *rp, void (*resume)(void *arg), void *arg);
-/* Takes what the socket has. Works at most a bounded amount per call (then INGEST_WAIT, resumed on the next turn). */
+/* Takes what the socket has. Works at most a bounded amount per call (then INGEST_WAIT, resumed on
+ * the next turn). */
 enum ingest_pull ingest_pull(struct seg *s, int sock_fd);
 /* Payload bytes not yet taken from the socket. */
 uint32_t ingest_left(const struct seg *s);
 /* Payload bytes taken from the socket so far (for the minimum rate). */
 uint32_t ingest_taken(const struct seg *s);
-/* The connection ended inside the payload: nothing of the segment counts. Its reply is finished without effect (conn is NULL by
- * then). resume is not called any more. */
+/* The connection ended inside the payload: nothing of the segment counts. Its reply is finished
+ * without effect (conn is NULL by then). resume is not called any more. */
 void ingest_cut(struct seg *s);
 
 #endif

@@ -1,9 +1,10 @@
 /*
  * verify.h: a queue, and threads that take up to VERIFY_LANES jobs from it at a time.
  *
- * Each round reads the next step of every job in hand into that job's part of the thread's buffer, then feeds all of them in one
- * call. A job that ends is posted back at once and its lane is filled from the queue, so short jobs do not wait for long
- * ones. A single job uses one lane and larger reads do not help it: 256 KiB steps stay in the L2 cache.
+ * Each round reads the next step of every job in hand into that job's part of the thread's buffer,
+ * then feeds all of them in one call. A job that ends is posted back at once and its lane is filled
+ * from the queue, so short jobs do not wait for long ones. A single job uses one lane and larger
+ * reads do not help it: 256 KiB steps stay in the L2 cache.
  */
 #include "verify.h"
 
@@ -53,7 +54,8 @@ static bool fill_lanes(struct worker *w)
 	return more;
 }
 
-/* The bytes of a range at job->done_bytes: memory, or a file read into step. Their count, or −errno. */
+/* The bytes of a range at job->done_bytes: memory, or a file read into step. Their count, or
+ * −errno. */
 static int64_t read_range(const struct verify_job *job, const struct verify_range *range, size_t bytes,
 	uint8_t *step, const uint8_t **ret_data)
 {

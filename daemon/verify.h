@@ -1,11 +1,13 @@
 /*
  * The verify pool: threads that hash, so that no reactor ever does.
  *
- * A job is a range (of a file or of memory) and up to two SHA-256 states that are fed the same bytes: a segment's own
- * digest and its file's are one pass. A job may also compare its range with another one. A thread takes several jobs at
- * once and feeds them as lanes of one call (sha256_update_lanes), reading files through the page cache in steps.
+ * A job is a range (of a file or of memory) and up to two SHA-256 states that are fed the same
+ * bytes: a segment's own digest and its file's are one pass. A job may also compare its range with
+ * another one. A thread takes several jobs at once and feeds them as lanes of one call
+ * (sha256_update_lanes), reading files through the page cache in steps.
  *
- * The job, its states and its fds belong to the owner and stay put until done, which runs on the owner's ring.
+ * The job, its states and its fds belong to the owner and stay put until done, which runs on the
+ * owner's ring.
  */
 #ifndef SLUICE_VERIFY_H
 #define SLUICE_VERIFY_H
@@ -23,7 +25,7 @@ struct verify_range {
 };
 
 struct verify_job {
-	struct op op;       /* posted back; op.res: 0, or −errno of a read (−EIO for a file that is shorter than said) */
+	struct op op;       /* posted back; op.res: 0, or −errno (−EIO: a file is shorter than said) */
 	struct verify_job *next;
 	struct ring *ring;  /* where done runs */
 	uint64_t bytes;

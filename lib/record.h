@@ -90,8 +90,8 @@ struct record_reader {
 };
 
 /* 1 and *ret, off and seq moved on. 0 at the end: no valid record at off (torn, zeros, old
- * content). −EBADMSG: a good checksum over contents that break their type's rules, so the writer was
- * wrong or another program. In both cases off and seq stay, and *ret is untouched. */
+ * content). −EBADMSG: a good checksum over contents that break their type's rules, so the writer
+ * was wrong or another program. In both cases off and seq stay, and *ret is untouched. */
 int record_next(struct record_reader *r, struct record *ret);
 
 #endif

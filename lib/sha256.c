@@ -3,8 +3,8 @@
  *
  * Three parts. *Kernels* compress whole blocks of `width` unrelated messages at once; which ones
  * this CPU can run is found out before main. *Lanes* are handed to the widest kernel that can be
- * filled: a slot is given to the next lane as soon as its lane runs out of whole blocks, so lanes of
- * uneven length don't wait for each other, and only the last ones run narrower. *States* keep
+ * filled: a slot is given to the next lane as soon as its lane runs out of whole blocks, so lanes
+ * of uneven length don't wait for each other, and only the last ones run narrower. *States* keep
  * what is less than a block until the rest of it arrives.
  *
  * After init a state is touched by the calls that name it and by nothing else; there is no other

@@ -1,10 +1,10 @@
 /*
  * SHA-256 kernels on x86's SHA extensions (Goldmont, Zen, Ice Lake and newer).
  *
- * SHA256RNDS2 does two rounds on a state that is kept as two vectors, (a b e f) and (c d g h);
- * each use waits for the one before. On Zen its latency is 4 cycles and one can start every 2: a
- * single stream leaves half of the unit idle, and two streams fill it. Hence sha256_ni_2; more
- * streams would only wait for each other. Both are the same function, inlined with a constant width.
+ * SHA256RNDS2 does two rounds on a state that is kept as two vectors, (a b e f) and (c d g h); each
+ * use waits for the one before. On Zen its latency is 4 cycles and one can start every 2: a single
+ * stream leaves half of the unit idle, and two streams fill it. Hence sha256_ni_2; more streams
+ * would only wait for each other. Both are the same function, inlined with a constant width.
  *
  * The file is compiled for the baseline of the architecture; only the functions marked SHA_NI use
  * the extensions, and sha256.c calls them when sha256_ni_available() says so.

@@ -17,8 +17,8 @@
  * A second run has tight limits. Then any copy may be dropped, but all rules above hold for what
  * arrives, and the limits are looked up in the session after every step.
  *
- * Deadlines are whole seconds after some step. Each passing of time adds a few milliseconds to whole
- * seconds, so no step falls into the tick by which a timer may be late.
+ * Deadlines are whole seconds after some step. Each passing of time adds a few milliseconds to
+ * whole seconds, so no step falls into the tick by which a timer may be late.
  */
 #include "broker_world.h"
 

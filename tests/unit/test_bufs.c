@@ -227,8 +227,8 @@ Test(bufs, buffers_and_pipes_have_a_queue_each)
 	cr_expect_eq(for_pipe.woken, 1);
 }
 
-/* The first one that was woken dies without taking anything: the end of the turn wakes the next, and no one
- * when all are out. */
+/* The first one that was woken dies without taking anything: the end of the turn wakes the next,
+ * and no one when all are out. */
 Test(bufs, what_nobody_took_wakes_the_next)
 {
 	struct waiter dies[2] = {{.w.wake = on_wake}, {.w.wake = on_wake}};

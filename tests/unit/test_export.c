@@ -1,9 +1,10 @@
 /*
- * Publishing, with each of its steps failing once, or being the last one before the daemon is killed.
+ * Publishing, with each of its steps failing once, or being the last one before the daemon is
+ * killed.
  *
- * For a failure, what a step's completion says is replaced by an error, and what the step had done is taken
- * back. For a kill, the data directory is copied at that moment; the daemon comes to its end, and another one
- * begins with the copy.
+ * For a failure, what a step's completion says is replaced by an error, and what the step had done
+ * is taken back. For a kill, the data directory is copied at that moment; the daemon comes to its
+ * end, and another one begins with the copy.
  */
 #include "upload_commands.h"
 
@@ -159,7 +160,8 @@ Test(export, each_step_may_fail_once)
 	}
 }
 
-/* The next fsync of the file would succeed, over lost writes: none of it counts any more, also after a restart. */
+/* The next fsync of the file would succeed, over lost writes: none of it counts any more, also
+ * after a restart. */
 Test(export, what_could_not_be_synced_is_received_again)
 {
 	for (int restarts = 0; restarts < 2; restarts++) {
@@ -231,8 +233,8 @@ static int journal_fd(void)
 	return -1;
 }
 
-/* PUBLISHED is written but can't be synced: the fin fails, and the file stays, for after a restart the record
- * may count. */
+/* PUBLISHED is written but can't be synced: the fin fails, and the file stays, for after a restart
+ * the record may count. */
 Test(export, a_record_that_may_stand_keeps_the_file)
 {
 	struct bench b;
@@ -268,8 +270,8 @@ Test(export, a_record_that_may_stand_keeps_the_file)
 
 /* --- killed ----------------------------------------------------------------------------------- */
 
-/* Ends the daemon as if it had been killed behind a step of its publish. The directories stay the same ones,
- * for the identity of the page cache. */
+/* Ends the daemon as if it had been killed behind a step of its publish. The directories stay the
+ * same ones, for the identity of the page cache. */
 static void kill_behind(struct bench *b, enum step step)
 {
 	hook.fails = step;
@@ -282,7 +284,8 @@ static void kill_behind(struct bench *b, enum step step)
 	run("rm -rf '%s.copy'%s", b->dir, "");
 }
 
-/* Whatever was done by then, the file appears once and nothing else is left; also under another layout from then on. */
+/* Whatever was done by then, the file appears once and nothing else is left; also under another
+ * layout from then on. */
 Test(export, killed_behind_each_step)
 {
 	for (int i = 0; i < 2 * STEPS; i++) {
@@ -307,7 +310,8 @@ Test(export, killed_behind_each_step)
 	}
 }
 
-/* Killed when its directory was chosen but not made: what is there now is what a consumer left of another export. */
+/* Killed when its directory was chosen but not made: what is there now is what a consumer left of
+ * another export. */
 Test(export, another_exports_manifest_is_left_alone)
 {
 	static const char theirs[] = "{\n\t\"clientid\":\t\"cam\",\n\t\"fileid\":\t\"f1\",\n\t\"generation\":\t4\n}\n";
@@ -365,8 +369,8 @@ Test(export, a_queue_of_failures_is_a_loop)
 		settle(&b);
 		assert_ok(init);
 	}
-	/* All places are taken until the last one comes; neither fchmod nor anything else works on these
-	 * descriptors. */
+	/* All places are taken until the last one comes; neither fchmod nor anything else works on
+	 * these descriptors. */
 	int path_only = open("/", O_PATH);
 	b.rt.uploads->publishing = b.conf.export.parallel_max;
 	for (int i = 0; i < MANY; i++) {

@@ -399,8 +399,8 @@ Test(journal, done_may_append_and_wait)
 	cr_expect_eq(recover().best.state.units[0], 2);
 }
 
-/* A waiter that is called by journal_flush itself appends: the same flush takes that on its way, for nothing
- * else may come in whose turn would. */
+/* A waiter that is called by journal_flush itself appends: the same flush takes that on its way,
+ * for nothing else may come in whose turn would. */
 Test(journal, what_a_flush_makes_append_is_flushed)
 {
 	struct waiter first = {0};
@@ -413,7 +413,8 @@ Test(journal, what_a_flush_makes_append_is_flushed)
 	cr_expect_eq(next_waiter.done_count, 1);
 }
 
-/* A batch larger than the file ends in a checkpoint; a checkpoint larger than the file, in a larger file. */
+/* A batch larger than the file ends in a checkpoint; a checkpoint larger than the file, in a larger
+ * file. */
 Test(journal, batches_and_checkpoints_of_any_size)
 {
 	struct waiter waiter = {0};
@@ -569,7 +570,8 @@ Test(journal_small, rotation_drops_the_batch_and_keeps_its_waiters)
 	cr_expect_eq(recover().files, 1);
 }
 
-/* A sync works on the old file: it ends before the file may be closed, or is left to the new one. */
+/* A sync works on the old file: it ends before the file may be closed, or is left to the new
+ * one. */
 Test(journal_small, no_sync_beside_a_rotation)
 {
 	struct waiter synced[3] = {0};
@@ -712,7 +714,8 @@ Test(journal, a_short_write)
 	setrlimit(RLIMIT_FSIZE, &limit);
 }
 
-/* Written is written; that it can't be synced, only those hear who asked for it, and all who come later. */
+/* Written is written; that it can't be synced, only those hear who asked for it, and all who come
+ * later. */
 Test(journal, a_failing_sync)
 {
 	struct waiter written = {0}, synced = {0}, next = {0};
@@ -766,7 +769,8 @@ Test(journal_small, a_directory_that_has_gone)
 	rotate_and_fail(-ENOENT);
 }
 
-/* What was begun is taken away, and the old file stays: recovery reads all that was acknowledged. */
+/* What was begun is taken away, and the old file stays: recovery reads all that was
+ * acknowledged. */
 Test(journal_small, no_room_for_the_next_file)
 {
 	state.open[0] = true;

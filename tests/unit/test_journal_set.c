@@ -1,5 +1,6 @@
 /*
- * The directories of journal files (daemon/journal_set.c), and the room that the files in them hold.
+ * The directories of journal files (daemon/journal_set.c), and the room that the files in them
+ * hold.
  */
 #include "ring_world.h"
 

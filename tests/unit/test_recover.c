@@ -1,5 +1,6 @@
 /*
- * Recovery from journals as they may be found: written here record by record, or left by a daemon and then changed.
+ * Recovery from journals as they may be found: written here record by record, or left by a daemon
+ * and then changed.
  */
 #include "upload_commands.h"
 
@@ -121,8 +122,8 @@ static void make_set(const struct bench *b, const char *set, bool cache_alive)
 
 /* --- sets of journals ------------------------------------------------------------------------- */
 
-/* A start that is killed before its set is whole has not been; one that is killed before the old ones are
- * wiped, has. */
+/* A start that is killed before its set is whole has not been; one that is killed before the old
+ * ones are wiped, has. */
 Test(recover, the_newest_whole_set_counts)
 {
 	struct bench b;
@@ -189,8 +190,8 @@ Test(recover, another_number_of_reactors)
 
 /* --- what is believed ------------------------------------------------------------------------- */
 
-/* The page cache is another one: nothing that was not synced is there, however often the start is killed after
- * it has seen that. */
+/* The page cache is another one: nothing that was not synced is there, however often the start is
+ * killed after it has seen that. */
 Test(recover, after_a_reboot_unsynced_content_is_missing)
 {
 	struct bench b;
@@ -234,7 +235,8 @@ Test(recover, a_file_that_is_too_short_keeps_its_beginning)
 	bench_fini(&b);
 }
 
-/* A publish had begun, but the file is not the one that was verified: no zeros are exported in its place. */
+/* A publish had begun, but the file is not the one that was verified: no zeros are exported in its
+ * place. */
 Test(recover, a_publish_whose_file_was_cut_off_is_not_resumed)
 {
 	struct bench b;
@@ -260,7 +262,8 @@ Test(recover, a_publish_whose_file_was_cut_off_is_not_resumed)
 
 /* --- generations ------------------------------------------------------------------------------ */
 
-/* An export, of which all was acknowledged again up to `replayed`, and the beginning of its next generation. */
+/* An export, of which all was acknowledged again up to `replayed`, and the beginning of its next
+ * generation. */
 static void craft_generations(struct bench *b, const uint8_t *data, uint64_t replayed, const char *next_meta)
 {
 	uint8_t digest[32];
@@ -333,8 +336,8 @@ Test(recover, a_staging_file_that_no_transfer_has_is_deleted)
 	bench_fini(&b);
 }
 
-/* What a journal that can't be read may have named is kept, and so is the journal; also over the restarts that
- * follow. */
+/* What a journal that can't be read may have named is kept, and so is the journal; also over the
+ * restarts that follow. */
 Test(recover, with_a_damaged_journal_nothing_is_deleted)
 {
 	struct bench b;

@@ -377,7 +377,8 @@ static void on_either(struct work *work)
 	struct work *other = work == &p->first ? &p->second : &p->first;
 	if (p->requeued)
 		return;
-	/* The other one's completion is in the same batch, or has been: its op is queued anew there. */
+	/* The other one's completion is in the same batch, or has been: its op is queued anew
+	 * there. */
 	if (other->done_count == 0) {
 		ring_cancel(w.ring, &other->op);
 	} else {
@@ -440,7 +441,8 @@ Test(ring, stuck_splices_leave_workers)
 	ring_fdatasync(w.ring, work_op(&sync), fd);
 	cr_expect_eq(ring_world_result(&w, &sync), 0);
 	ring_cancel(w.ring, &splices[COUNT - 1].op);
-	/* The first two end, and the next two take their places, and so on: in order of queueing. */
+	/* The first two end, and the next two take their places, and so on: in order of
+	 * queueing. */
 	for (uint32_t i = 0; i < COUNT - 1; i++) {
 		cr_expect_leq(count_state(splices, COUNT, OP_INFLIGHT), CAP);
 		cr_expect_eq(splices[i].done_count, 0);
@@ -481,7 +483,8 @@ Test(ring, syncs_are_capped)
 	close(fd);
 }
 
-/* Operations that wait only because the submission queue was full must not sleep through the turn. */
+/* Operations that wait only because the submission queue was full must not sleep through the
+ * turn. */
 Test(ring, a_full_queue_delays_no_capped_operation)
 {
 	struct work polls[7] = {0}, splice = {0}, sync = {0};

@@ -329,7 +329,8 @@ Test(space, limits_of_the_configuration)
 	cr_expect_eq(store_reserve(s, 990 * MIB, now_ms), -ENOSPC, "the disk is the first reason");
 }
 
-/* Every transfer takes inodes: a staging file, and the directories and the manifest of its export. */
+/* Every transfer takes inodes: a staging file, and the directories and the manifest of its
+ * export. */
 Test(space, inodes)
 {
 	fake.space.free_inodes = 15;

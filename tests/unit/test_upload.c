@@ -148,7 +148,8 @@ Test(upload, replays_and_generations)
 	assert_ok(do_large(&b, 150000, data + 150000, 150000, 0, NULL));
 	cr_assert_eq(staging_count(&b), 0);
 	assert_ok(do_fin(&b, 300000, NULL));
-	/* Then the same with a changed end: the next generation is whole though its beginning was a replay. */
+	/* Then the same with a changed end: the next generation is whole though its beginning was a
+	 * replay. */
 	assert_ok(do_large(&b, 0, data, 150000, 0, NULL));
 	memcpy(data + 299000, "changed", 7);
 	assert_ok(do_large(&b, 150000, data + 150000, 150000, 0, NULL));

@@ -167,7 +167,8 @@ static void on_resume(void *arg)
 	((struct client *)arg)->is_waiting = false;
 }
 
-/* True: the planned segment was begun or refused. False: it waits, for the gate or for another buffer. */
+/* True: the planned segment was begun or refused. False: it waits, for the gate or for another
+ * buffer. */
 static bool begin_planned(struct client *cl, struct buf *buf, uint32_t *used)
 {
 	struct uploads *u = bench.rt.uploads;

@@ -170,7 +170,8 @@ static inline void bench_down(struct bench *b)
 		turn(b);
 	uploads_free(b->rt.uploads);
 	journal_free(b->rt.journal);
-	/* A thread whose post has been run may still be about to look whether the ring must be woken. */
+	/* A thread whose post has been run may still be about to look whether the ring must be
+	 * woken. */
 	verify_free(b->rt.verify);
 	ring_free(b->rt.ring);
 	bufs_free(b->rt.bufs);

@@ -1,5 +1,6 @@
 /*
- * Commands to one transfer in the bench, each waited for until nothing goes on any more, and what is found afterwards.
+ * Commands to one transfer in the bench, each waited for until nothing goes on any more, and what
+ * is found afterwards.
  */
 #ifndef SLUICE_TEST_UPLOAD_COMMANDS_H
 #define SLUICE_TEST_UPLOAD_COMMANDS_H

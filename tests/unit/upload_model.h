@@ -323,7 +323,8 @@ static inline void apply_segment(struct file *f, struct cmd *c)
 		return;
 	}
 	w->acks++;
-	/* One that can't be compared, but says of itself that it is a repetition, is not looked at. */
+	/* One that can't be compared, but says of itself that it is a repetition, is not looked
+	 * at. */
 	check(f, !c->wrong_sum || (c->dup && is_shaky), "segment [%u,%u) accepted with a wrong checksum",
 		c->from, c->to);
 	if (!f->last)
@@ -359,7 +360,8 @@ static inline void apply_init(struct file *f, struct cmd *c)
 		f->is_open = c->was_alone ? YES : UNKNOWN;
 	else if (f->is_open == NO && !c->was_alone)
 		f->is_open = UNKNOWN;
-	/* A fin that was waiting may have turned the transfer that it was for into the last export again. */
+	/* A fin that was waiting may have turned the transfer that it was for into the last export
+	 * again. */
 	f->metas = 1u << c->meta | (c->behind_fin ? f->metas : 0);
 	if (c->behind_fin && f->is_open == YES && f->last)
 		f->is_open = UNKNOWN;
@@ -688,7 +690,8 @@ static inline void resolve_exported(struct bench *b, struct file *f, const struc
 	apply_export(f, NULL, v);
 }
 
-/* Nothing is under way: what is there must be what the model has; what it does not know, it learns. */
+/* Nothing is under way: what is there must be what the model has; what it does not know, it
+ * learns. */
 static inline void model_resolve(struct bench *b, struct file *f, const struct outcome *status)
 {
 	const struct transfer *t = transfer_find(b->rt.uploads, &f->id);
