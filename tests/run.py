@@ -48,6 +48,7 @@ class Test:
     def child(self, build, slow):
         """Never returns. Output goes to a file that the parent shows when the test fails."""
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         out = os.open(self.dir / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(out, 1)
         os.dup2(out, 2)
@@ -186,6 +187,8 @@ def main():
     if not (options.build / "sluiced").exists():
         sys.exit(f"{options.build}/sluiced is not built; run make first.")
     runner = Runner(options)
+    # A runner that is told to end takes its tests and their daemons with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         runner.run(tests)
     finally:
