@@ -85,6 +85,5 @@ void stream_copy(struct seg *s, void (*done)(struct seg *s, int err));
  * is through, the segment may be freed now. False: stream.c calls seg_fail again when it is. */
 bool stream_fail(struct seg *s, const struct outcome *o);
 void stream_free(struct seg *s);
-bool stream_is_cut(const struct seg *s);
 
 #endif

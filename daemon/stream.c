@@ -147,11 +147,6 @@ int stream_scratch_fd(const struct seg *s)
 	return s->stream->scratch_fd;
 }
 
-bool stream_is_cut(const struct seg *s)
-{
-	return s->stream->cut;
-}
-
 /* Nothing is in flight and the connection has let go: the segment goes on, or ends. */
 static void finish_if_through(struct stream *st)
 {

@@ -285,12 +285,6 @@ void staging_close(struct transfer *t);
 /* --- ingest.c --- */
 /* Tries again what waits: for the file, for a range. */
 void ingest_step(struct transfer *t);
-/* Bytes that an open transfer still has in unfinished segments: is any there? */
-static inline bool transfer_has_segs(const struct transfer *t)
-{
-	return t->segs != NULL;
-}
-
 /* Segments that came before this generation was begun are still being compared with the previous
  * one's export; some may yet come over. Until then nothing new is taken, and no fin is looked
  * at. */
