@@ -154,28 +154,44 @@ void buf_unref(struct buf *b)
 	wake_one(&p->buf_waiters);
 }
 
+static int pipe_new(struct bufs *p, struct pipe **ret)
+{
+	struct pipe *pipe = calloc(1, sizeof(*pipe));
+	if (!pipe)
+		return -ENOMEM;
+	int err = pipe_open(p->pipe_bytes, pipe->fds, &pipe->bytes_max);
+	if (err) {
+		free(pipe);
+		return err;
+	}
+	pipe->pool = p;
+	*ret = pipe;
+	return 0;
+}
+
+void pipes_open_all(struct bufs *p)
+{
+	assert(p->pipes_out == 0 && !p->free_pipes);
+	for (uint32_t i = 0; i < p->pipes_max; i++) {
+		struct pipe *pipe;
+		if (pipe_new(p, &pipe) != 0)
+			return; /* pipes_take tells who needs one */
+		pipe->next = p->free_pipes;
+		p->free_pipes = pipe;
+	}
+}
+
 struct pipe *pipes_take(struct bufs *p, int *ret_err)
 {
 	struct pipe *pipe = p->free_pipes;
 	if (pipe) {
 		p->free_pipes = pipe->next;
 	} else {
-		if (p->pipes_out == p->pipes_max) {
-			*ret_err = -EAGAIN;
-			return NULL;
-		}
-		pipe = calloc(1, sizeof(*pipe));
-		if (!pipe) {
-			*ret_err = -ENOMEM;
-			return NULL;
-		}
-		int err = pipe_open(p->pipe_bytes, pipe->fds, &pipe->bytes_max);
+		int err = p->pipes_out < p->pipes_max ? pipe_new(p, &pipe) : -EAGAIN;
 		if (err) {
-			free(pipe);
 			*ret_err = err;
 			return NULL;
 		}
-		pipe->pool = p;
 	}
 	pipe->next = NULL;
 	pipe->bytes = 0;

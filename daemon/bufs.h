@@ -42,6 +42,10 @@ struct bufs_waiter {
 int bufs_new(uint32_t buffer_bytes, uint32_t buffers_max, uint32_t pipe_bytes, uint32_t pipes_max,
 	struct bufs **ret);
 void bufs_free(struct bufs *p); /* NULL is fine; everything must have come back */
+/* Opens all pipes that the pool may have, so that the process's descriptors are the same before and
+ * after the first load; fewer when there are not enough of these. Without this call they are opened
+ * when first needed. */
+void pipes_open_all(struct bufs *p);
 
 /* One reference, or NULL when all are out. */
 struct buf *bufs_take(struct bufs *p);

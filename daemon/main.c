@@ -173,12 +173,15 @@ static int start(struct server *s)
 }
 
 /* Connections must leave the descriptors that files and pipes need, or a peer that only connects
- * would stop every upload. No reactor accepts before this. */
-static void fit_connections(struct server *s)
+ * would stop every upload; where these are scarce, pipes are opened when first needed. No reactor
+ * accepts before this. */
+static void fit_descriptors(struct server *s)
 {
 	struct conf *conf = &s->conf;
 	uint64_t each = DESCRIPTORS_PER_REACTOR + conf->io.open_files_max + 2ull * conf->io.pipes_max;
 	uint64_t others = DESCRIPTORS_FIXED + s->count * each;
+	for (uint32_t i = 0; i < s->count; i++)
+		s->peers[i]->keeps_pipes = others <= s->descriptors / 2;
 	if (others > s->descriptors / 2)
 		others = s->descriptors / 2;
 	if (conf->mqtt.connections_max <= s->descriptors - others)
@@ -192,7 +195,7 @@ static void fit_connections(struct server *s)
 
 static void announce(struct server *s)
 {
-	fit_connections(s);
+	fit_descriptors(s);
 	reactors_listen(s->reactors, s->fds);
 	free(s->fds);
 	s->fds = NULL;

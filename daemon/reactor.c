@@ -376,6 +376,8 @@ static void on_listen(struct op *op)
 	struct envelope *e = owner_of(op, struct envelope, op);
 	struct reactor *rt = e->rt;
 	uint32_t count = rt->conf->listen_count;
+	if (rt->keeps_pipes)
+		pipes_open_all(rt->bufs);
 	rt->listeners = calloc(count, sizeof(*rt->listeners));
 	for (uint32_t i = 0; i < count; i++) {
 		if (rt->listeners && !rt->stopping)

@@ -66,6 +66,7 @@ struct reactor {
 	struct verify *verify;    /* shared: the pool of hashing threads */
 	struct reactor **peers;   /* all reactors, by index */
 	struct stats stats;
+	bool keeps_pipes;         /* there are descriptors enough to open all of io.pipes at once */
 	bool stopping;
 	/* reactor.c's */
 	_Atomic uint64_t inbox_bytes; /* of messages posted by others and not yet seen */

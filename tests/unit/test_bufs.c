@@ -316,6 +316,28 @@ Test(bufs, descriptors_of_pipes)
 	cr_expect_eq(after, before);
 }
 
+/* After this, load opens no more descriptors. */
+Test(bufs, all_pipes_opened_at_once)
+{
+	struct pipe *pipes[PIPES];
+	int err = 0, before, after;
+	pipes_open_all(pool);
+	cr_expect_eq(pipes_used(pool), 0);
+	before = dup(0);
+	close(before);
+	for (int i = 0; i < PIPES; i++) {
+		pipes[i] = pipes_take(pool, &err);
+		cr_assert_not_null(pipes[i]);
+	}
+	cr_expect_null(pipes_take(pool, &err));
+	cr_expect_eq(err, -EAGAIN);
+	after = dup(0);
+	close(after);
+	cr_expect_eq(after, before);
+	for (int i = 0; i < PIPES; i++)
+		pipes_give(pipes[i], true);
+}
+
 Test(bufs, no_descriptors_left)
 {
 	int err = 0;
