@@ -161,18 +161,3 @@ void broker_deliver(struct broker *b, struct message *m)
 {
 	match_here(b, m);
 }
-
-static void on_any_match(void *arg, void *owner, const struct trie_sub *sub)
-{
-	(void)owner;
-	(void)sub;
-	*(bool *)arg = true;
-}
-
-bool broker_has_match(struct broker *b, const char *topic, uint32_t topic_bytes)
-{
-	bool any = false;
-	if (b->filters[topic_is_dollar(topic, topic_bytes)] > 0)
-		trie_match(&b->trie, topic, topic_bytes, on_any_match, &any);
-	return any;
-}

@@ -122,8 +122,6 @@ void broker_deliver(struct broker *b, struct message *m);
  * counter over all reactors of filters that begin with "$"), so that response messages nobody asked
  * for are never built. */
 bool broker_wants_dollar(void);
-/* Does anyone on this reactor subscribe to exactly this or a matching filter? */
-bool broker_has_match(struct broker *b, const char *topic, uint32_t topic_bytes);
 
 /* CONNECT: finds or makes the session. clean_start drops an old one's state. *ret_present as
  * CONNACK says it; *ret_old_conn the connection it was taken from (NULL: none), already unlinked
