@@ -38,7 +38,7 @@
 #include <unistd.h>
 
 enum op_kind {
-	K_NONE, K_ACCEPT, K_POLL, K_SEND, K_SPLICE, K_READ, K_WRITE, K_WRITEV, K_OPENAT, K_CLOSE,
+	K_NONE, K_ACCEPT, K_POLL, K_SEND, K_SPLICE, K_WRITE, K_WRITEV, K_OPENAT,
 	K_FALLOCATE, K_FSYNC, K_SYNC_RANGE, K_MKDIRAT, K_RENAMEAT, K_UNLINKAT, K_CALL,
 };
 
@@ -122,8 +122,8 @@ static int uring_init(struct io_uring *u, uint32_t entries)
 static bool opcodes_present(void)
 {
 	static const int needed[] = {IORING_OP_ACCEPT, IORING_OP_POLL_ADD, IORING_OP_SEND,
-		IORING_OP_SPLICE, IORING_OP_READ, IORING_OP_WRITE, IORING_OP_WRITEV, IORING_OP_OPENAT,
-		IORING_OP_CLOSE, IORING_OP_FALLOCATE, IORING_OP_FSYNC, IORING_OP_SYNC_FILE_RANGE,
+		IORING_OP_SPLICE, IORING_OP_WRITE, IORING_OP_WRITEV, IORING_OP_OPENAT,
+		IORING_OP_FALLOCATE, IORING_OP_FSYNC, IORING_OP_SYNC_FILE_RANGE,
 		IORING_OP_MKDIRAT, IORING_OP_RENAMEAT, IORING_OP_UNLINKAT, IORING_OP_ASYNC_CANCEL};
 	struct io_uring_probe *probe = io_uring_get_probe();
 	if (!probe)
@@ -296,9 +296,6 @@ static void prep(struct io_uring_sqe *sqe, struct op *op)
 	case K_SPLICE:
 		io_uring_prep_splice(sqe, op->fd, -1, op->fd2, (int64_t)op->off, op->len, SPLICE_F_MOVE);
 		break;
-	case K_READ:
-		io_uring_prep_read(sqe, op->fd, (void *)op->ptr, op->len, op->off);
-		break;
 	case K_WRITE:
 		io_uring_prep_write(sqe, op->fd, op->ptr, op->len, op->off);
 		break;
@@ -307,9 +304,6 @@ static void prep(struct io_uring_sqe *sqe, struct op *op)
 		break;
 	case K_OPENAT:
 		io_uring_prep_openat(sqe, op->fd, op->ptr, (int)op->flags, op->len);
-		break;
-	case K_CLOSE:
-		io_uring_prep_close(sqe, op->fd);
 		break;
 	case K_FALLOCATE:
 		io_uring_prep_fallocate(sqe, op->fd, (int)op->flags, (off_t)op->off, (off_t)(uintptr_t)op->ptr);
@@ -397,7 +391,7 @@ static void finish(struct ring *r, struct op *op, int32_t res, bool more)
 		res = -EINTR;
 	if (op->dropped || (res == -EINTR && op->cancelled))
 		res = -ECANCELED;
-	bool again = res == -EINTR && !more && op->kind != K_CLOSE;
+	bool again = res == -EINTR && !more;
 	op->res = res;
 	op->more = more;
 	if (!more) {
@@ -571,7 +565,7 @@ void ring_splice(struct ring *r, struct op *op, int pipe_fd, int file_fd, uint64
 	queue(r, op, K_SPLICE, pipe_fd);
 }
 
-static void queue_io(struct ring *r, struct op *op, enum op_kind kind, int fd, const void *buf,
+static void queue_write(struct ring *r, struct op *op, enum op_kind kind, int fd, const void *buf,
 	uint32_t len, uint64_t off)
 {
 	op->ptr = buf;
@@ -580,20 +574,15 @@ static void queue_io(struct ring *r, struct op *op, enum op_kind kind, int fd, c
 	queue(r, op, kind, fd);
 }
 
-void ring_read(struct ring *r, struct op *op, int fd, void *buf, uint32_t len, uint64_t off)
-{
-	queue_io(r, op, K_READ, fd, buf, len, off);
-}
-
 void ring_write(struct ring *r, struct op *op, int fd, const void *buf, uint32_t len, uint64_t off)
 {
-	queue_io(r, op, K_WRITE, fd, buf, len, off);
+	queue_write(r, op, K_WRITE, fd, buf, len, off);
 }
 
 void ring_writev(struct ring *r, struct op *op, int fd, const struct iovec *iov, uint32_t iov_count,
 	uint64_t off)
 {
-	queue_io(r, op, K_WRITEV, fd, iov, iov_count, off);
+	queue_write(r, op, K_WRITEV, fd, iov, iov_count, off);
 }
 
 void ring_openat(struct ring *r, struct op *op, int dir_fd, const char *path, int flags, uint32_t mode)
@@ -602,11 +591,6 @@ void ring_openat(struct ring *r, struct op *op, int dir_fd, const char *path, in
 	op->flags = (uint32_t)(flags | O_CLOEXEC);
 	op->len = mode;
 	queue(r, op, K_OPENAT, dir_fd);
-}
-
-void ring_close(struct ring *r, struct op *op, int fd)
-{
-	queue(r, op, K_CLOSE, fd);
 }
 
 void ring_fallocate(struct ring *r, struct op *op, int fd, int mode, uint64_t off, uint64_t len)

@@ -95,12 +95,10 @@ void ring_send(struct ring *r, struct op *op, int fd, const void *buf, uint32_t 
 
 /* --- files. Paths must stay valid until done. --- */
 void ring_splice(struct ring *r, struct op *op, int pipe_fd, int file_fd, uint64_t file_off, uint32_t len);
-void ring_read(struct ring *r, struct op *op, int fd, void *buf, uint32_t len, uint64_t off);
 void ring_write(struct ring *r, struct op *op, int fd, const void *buf, uint32_t len, uint64_t off);
 void ring_writev(struct ring *r, struct op *op, int fd, const struct iovec *iov, uint32_t iov_count,
 	uint64_t off);
 void ring_openat(struct ring *r, struct op *op, int dir_fd, const char *path, int flags, uint32_t mode);
-void ring_close(struct ring *r, struct op *op, int fd);
 void ring_fallocate(struct ring *r, struct op *op, int fd, int mode, uint64_t off, uint64_t len);
 void ring_ftruncate(struct ring *r, struct op *op, int fd, uint64_t len); /* on the helper thread */
 void ring_fsync(struct ring *r, struct op *op, int fd);
@@ -120,8 +118,6 @@ int sock_recv(int fd, void *buf, uint32_t len);
 int sock_peek(int fd, void *buf, uint32_t len);
 int sock_discard(int fd, uint32_t len);                /* drops up to len bytes without copying them */
 int sock_splice(int fd, int pipe_fd, uint32_t len);    /* socket → pipe */
-int sock_send(int fd, const void *buf, uint32_t len);
-void sock_shutdown(int fd);
 void sock_shutdown_send(int fd);                       /* our side only: the peer sees the end after our last byte */
 /* Address of the peer as text ("1.2.3.4:5678"). */
 void sock_peer_name(int fd, char *ret, size_t ret_max);
@@ -129,7 +125,6 @@ void sock_peer_name(int fd, char *ret, size_t ret_max);
 void sock_setup(int fd);
 /* A pipe of at least `bytes` if allowed; *ret_bytes what it became. 0 or −errno. */
 int pipe_open(uint32_t bytes, int ret_fds[2], uint32_t *ret_bytes);
-int pipe_drain(int fd, void *scratch, uint32_t len);   /* reads what is there; bytes or −errno */
 
 /* --- blocking, for start-up, recovery and worker threads: result or −errno --- */
 int sys_listen(const char *addr_port, bool reuse_port, int *ret_fd, char *ret_name, size_t name_max);
@@ -165,7 +160,6 @@ int sys_space(int fd, struct sys_space *ret);
 /* Calls fn for each name in a directory but . and ..; stops when it returns non-zero, and returns
  * that. */
 int sys_list_dir(int dir_fd, int (*fn)(void *arg, const char *name), void *arg);
-int sys_advise_dontneed(int fd, uint64_t off, uint64_t len);
 /* What must be the same for the page cache of a directory to have survived: the boot, the device,
  * the file system. (Not the mount: a service manager gives each start a mount of its own, and a
  * clean unmount writes everything back.) */

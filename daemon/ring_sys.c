@@ -53,16 +53,6 @@ int sock_splice(int fd, int pipe_fd, uint32_t len)
 	return (int)result(splice(fd, NULL, pipe_fd, NULL, len, SPLICE_F_MOVE | SPLICE_F_NONBLOCK));
 }
 
-int sock_send(int fd, const void *buf, uint32_t len)
-{
-	return (int)result(send(fd, buf, len, MSG_DONTWAIT | MSG_NOSIGNAL));
-}
-
-void sock_shutdown(int fd)
-{
-	(void)shutdown(fd, SHUT_RDWR);
-}
-
 void sock_shutdown_send(int fd)
 {
 	(void)shutdown(fd, SHUT_WR);
@@ -110,11 +100,6 @@ int pipe_open(uint32_t bytes, int ret_fds[2], uint32_t *ret_bytes)
 	ret_fds[1] = fds[1];
 	*ret_bytes = size > 0 ? (uint32_t)size : 4096;
 	return 0;
-}
-
-int pipe_drain(int fd, void *scratch, uint32_t len)
-{
-	return (int)result(read(fd, scratch, len));
 }
 
 /* --- listening -------------------------------------------------------------------------------- */
@@ -375,11 +360,6 @@ int sys_list_dir(int dir_fd, int (*fn)(void *arg, const char *name), void *arg)
 	}
 	closedir(dir);
 	return err;
-}
-
-int sys_advise_dontneed(int fd, uint64_t off, uint64_t len)
-{
-	return -posix_fadvise(fd, (off_t)off, (off_t)len, POSIX_FADV_DONTNEED);
 }
 
 int sys_cache_identity(int dir_fd, char *ret, size_t ret_max)

@@ -280,12 +280,12 @@ Test(bufs, pipes_are_empty_when_taken)
 	struct pipe *c = pipes_take(pool, &err);
 	cr_assert_not_null(c);
 	cr_expect_eq(c->bytes, 0);
-	cr_expect_eq(pipe_drain(c->fds[0], got, sizeof(got)), -EAGAIN);
+	cr_expect_eq(read(c->fds[0], got, sizeof(got)), -1);
 	cr_expect_eq(write(c->fds[1], "left", 4), 4);
 	pipes_give(c, false); /* a splice was cut: nobody knows what is in it */
 	c = pipes_take(pool, &err);
 	cr_assert_not_null(c);
-	cr_expect_eq(pipe_drain(c->fds[0], got, sizeof(got)), -EAGAIN);
+	cr_expect_eq(read(c->fds[0], got, sizeof(got)), -1);
 	pipes_give(b, true);
 	pipes_give(c, true);
 	pipes_give(NULL, true);

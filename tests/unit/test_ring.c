@@ -47,7 +47,7 @@ Test(ring, the_kernel_is_good_enough)
 
 /* --- files ------------------------------------------------------------------------------------ */
 
-Test(ring, write_and_read)
+Test(ring, writes)
 {
 	struct work work = {0};
 	char got[16] = "";
@@ -57,28 +57,21 @@ Test(ring, write_and_read)
 	cr_expect_not(op_is_idle(&work.op));
 	cr_expect_eq(ring_world_result(&w, &work), 11);
 	cr_expect_eq(ring_busy_count(w.ring), 0);
-	ring_read(w.ring, work_op(&work), fd, got, 5, 106);
-	cr_expect_eq(ring_world_result(&w, &work), 5);
+	cr_expect_eq(pread(fd, got, sizeof(got), 106), 5);
 	cr_expect_str_eq(got, "world");
-	ring_read(w.ring, work_op(&work), fd, got, sizeof(got), 108);
-	cr_expect_eq(ring_world_result(&w, &work), 3, "the end of the file makes it short");
-	ring_read(w.ring, work_op(&work), fd, got, sizeof(got), 111);
-	cr_expect_eq(ring_world_result(&w, &work), 0);
 	struct iovec iov[] = {{"ab", 2}, {"", 0}, {"cde", 3}};
 	ring_writev(w.ring, work_op(&work), fd, iov, 3, 0);
 	cr_expect_eq(ring_world_result(&w, &work), 5);
 	cr_expect_eq(pread(fd, got, 6, 0), 6);
 	cr_expect_arr_eq(got, "abcde", 6);
 	close(fd);
-	ring_read(w.ring, work_op(&work), fd, got, 1, 0);
-	cr_expect_eq(ring_world_result(&w, &work), -EBADF);
 	ring_write(w.ring, work_op(&work), fd, got, 1, 0);
 	cr_expect_eq(ring_world_result(&w, &work), -EBADF);
 	ring_writev(w.ring, work_op(&work), fd, iov, 3, 0);
 	cr_expect_eq(ring_world_result(&w, &work), -EBADF);
 }
 
-Test(ring, open_and_close)
+Test(ring, open)
 {
 	struct work work = {0};
 	struct stat st;
@@ -93,11 +86,7 @@ Test(ring, open_and_close)
 	cr_expect_eq(ring_world_result(&w, &work), -EEXIST);
 	ring_openat(w.ring, work_op(&work), w.dir_fd, "none", O_RDWR, 0);
 	cr_expect_eq(ring_world_result(&w, &work), -ENOENT);
-	ring_close(w.ring, work_op(&work), fd);
-	cr_expect_eq(ring_world_result(&w, &work), 0);
-	cr_expect_eq(fcntl(fd, F_GETFD), -1);
-	ring_close(w.ring, work_op(&work), fd);
-	cr_expect_eq(ring_world_result(&w, &work), -EBADF);
+	close(fd);
 }
 
 Test(ring, sizes_and_syncs)
@@ -230,7 +219,7 @@ Test(ring, send_waits_for_room)
 	struct work send = {0};
 	int s[2];
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, s), 0);
-	while (sock_send(s[1], much, sizeof(much)) > 0)
+	while (write(s[1], much, sizeof(much)) > 0)
 		;
 	ring_send(w.ring, work_op(&send), s[1], much, sizeof(much));
 	ring_turn(w.ring, 20);
@@ -303,10 +292,9 @@ Test(ring, accept_goes_on_until_cancelled)
 Test(ring, cancel_of_an_idle_operation_does_nothing)
 {
 	struct work work = {0};
-	char c;
 	int fd = ring_world_file(&w, "f", "x", 1);
 	ring_cancel(w.ring, work_op(&work));
-	ring_read(w.ring, work_op(&work), fd, &c, 1, 0);
+	ring_write(w.ring, work_op(&work), fd, "y", 1, 0);
 	cr_expect_eq(ring_world_result(&w, &work), 1);
 	ring_cancel(w.ring, &work.op);
 	ring_turn(w.ring, 0);
@@ -425,9 +413,8 @@ static uint32_t count_state(const struct work *works, uint32_t count, enum op_st
 Test(ring, stuck_splices_leave_workers)
 {
 	enum { COUNT = 10, CAP = 2 };
-	struct work splices[COUNT] = {0}, read = {0}, sync = {0};
+	struct work splices[COUNT] = {0}, write_op = {0}, sync = {0};
 	int fds[COUNT][2], fd = ring_world_file(&w, "f", "x", 1);
-	char c;
 	for (uint32_t i = 0; i < COUNT; i++) {
 		blocking_pipe(fds[i]);
 		ring_splice(w.ring, work_op(&splices[i]), fds[i][0], fd, i, 1);
@@ -436,8 +423,8 @@ Test(ring, stuck_splices_leave_workers)
 		ring_turn(w.ring, 1);
 	cr_expect_eq(count_state(splices, COUNT, OP_INFLIGHT), CAP);
 	cr_expect_eq(count_state(splices, COUNT, OP_QUEUED), COUNT - CAP);
-	ring_read(w.ring, work_op(&read), fd, &c, 1, 0);
-	cr_expect_eq(ring_world_result(&w, &read), 1);
+	ring_write(w.ring, work_op(&write_op), fd, "y", 1, 0);
+	cr_expect_eq(ring_world_result(&w, &write_op), 1);
 	ring_fdatasync(w.ring, work_op(&sync), fd);
 	cr_expect_eq(ring_world_result(&w, &sync), 0);
 	ring_cancel(w.ring, &splices[COUNT - 1].op);
@@ -529,9 +516,8 @@ Test(ring, a_turn_waits_no_longer_than_told)
 
 static void queue_another(struct work *work)
 {
-	static char c;
 	if (work->done_count < 5)
-		ring_read(w.ring, work_op(work), *(int *)work->arg, &c, 1, 0);
+		ring_write(w.ring, work_op(work), *(int *)work->arg, "y", 1, 0);
 	cr_expect_eq(work->done_count < 5, !op_is_idle(&work->op));
 }
 
@@ -539,8 +525,7 @@ Test(ring, done_may_queue_its_own_operation)
 {
 	int fd = ring_world_file(&w, "f", "x", 1);
 	struct work work = {.then = queue_another, .arg = &fd};
-	char c;
-	ring_read(w.ring, work_op(&work), fd, &c, 1, 0);
+	ring_write(w.ring, work_op(&work), fd, "y", 1, 0);
 	ring_world_until(&w, &work.done_count, 5);
 	ring_turn(w.ring, 0);
 	cr_expect_eq(work.done_count, 5);
@@ -678,8 +663,7 @@ Test(ring, calls_run_on_one_helper_in_order)
 	}
 	cr_expect_eq(ring_busy_count(w.ring), 0);
 	int fd = ring_world_file(&w, "f", "x", 1);
-	char c;
-	ring_read(w.ring, work_op(&calls[0].work), fd, &c, 1, 0);
+	ring_write(w.ring, work_op(&calls[0].work), fd, "y", 1, 0);
 	cr_expect_eq(ring_world_result(&w, &calls[0].work), 1, "an op may be used for something else");
 	ring_post(w.ring, &calls[0].work.op);
 	cr_expect_eq(ring_world_result(&w, &calls[0].work), 1);
