@@ -142,7 +142,7 @@ void conn_go_on(struct conn *c, enum conn_stop why)
 
 static void on_gate(struct upload_gate *g)
 {
-	conn_go_on(owner_of(g, struct conn, gate), STOP_GATE);
+	conn_go_on(container_of(g, struct conn, gate), STOP_GATE);
 }
 
 void conn_hold(struct conn *c, uint64_t delay_ms)
@@ -208,7 +208,7 @@ static bool rate_is_low(struct conn *c, uint64_t now_ms)
 
 static void on_timer(struct timer *t)
 {
-	struct conn *c = owner_of(t, struct conn, timer);
+	struct conn *c = container_of(t, struct conn, timer);
 	uint64_t now_ms = ring_now_ms(c->rt->ring);
 	switch ((enum conn_state)c->state) {
 	case CONN_CONNECT:
@@ -260,7 +260,7 @@ void conn_accept(struct reactor *rt, int fd)
 
 static void on_arrived(struct op *op)
 {
-	struct conn *c = owner_of(op, struct conn, op);
+	struct conn *c = container_of(op, struct conn, op);
 	c->state = CONN_CONNECT;
 	link_all(c);
 	STAT_ADD(c->rt, connections, 1);
@@ -359,7 +359,7 @@ static bool peer_has_ended(struct conn *c)
 
 static void on_closing(struct op *op)
 {
-	conn_run(owner_of(op, struct conn, op));
+	conn_run(container_of(op, struct conn, op));
 }
 
 /* The last state, until nothing is in flight. Returns whether c is freed. */

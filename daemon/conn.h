@@ -36,8 +36,6 @@
 #include "timers.h"
 #include "upload.h"
 
-#define owner_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
-
 struct reply;
 struct hold;
 

@@ -154,7 +154,7 @@ static bool read_large_head(struct conn *c, uint32_t *ret_bytes)
 
 static void on_buffer(struct bufs_waiter *w)
 {
-	conn_go_on(owner_of(w, struct conn, buf_waiter), STOP_BUFFER);
+	conn_go_on(container_of(w, struct conn, buf_waiter), STOP_BUFFER);
 }
 
 static struct buf *take_buffer(struct conn *c)
@@ -205,7 +205,7 @@ static enum step receive(struct conn *c, uint32_t *ret_bytes)
 
 static void on_readable(struct op *op)
 {
-	conn_run(owner_of(op, struct conn, op));
+	conn_run(container_of(op, struct conn, op));
 }
 
 /* Waits for the socket; inside a packet with an eye on the clock. */

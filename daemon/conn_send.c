@@ -47,7 +47,7 @@ static struct chunk *chunk_new(struct conn *c, uint32_t bytes_needed)
 
 static struct chunk *last_chunk(const struct conn *c)
 {
-	return c->out ? owner_of(c->out_tail, struct chunk, next) : NULL;
+	return c->out ? container_of(c->out_tail, struct chunk, next) : NULL;
 }
 
 static void append(struct chunk *k, const void *from, uint32_t bytes)
@@ -115,7 +115,7 @@ void conn_flush(struct conn *c)
 
 static void on_sent(struct op *op)
 {
-	struct chunk *k = owner_of(op, struct chunk, op);
+	struct chunk *k = container_of(op, struct chunk, op);
 	struct conn *c = k->conn;
 	conn_run(c);
 	if (op->res <= 0) {

@@ -30,7 +30,7 @@ static void arm(struct listener *l)
 
 static void on_retry(struct timer *t)
 {
-	arm(owner_of(t, struct listener, retry));
+	arm(container_of(t, struct listener, retry));
 }
 
 static void wait_a_moment(struct listener *l, int err)
@@ -46,7 +46,7 @@ static void wait_a_moment(struct listener *l, int err)
 
 static void on_accepted(struct op *op)
 {
-	struct listener *l = owner_of(op, struct listener, op);
+	struct listener *l = container_of(op, struct listener, op);
 	if (op->res >= 0 && l->rt->stopping)
 		sys_close(op->res);
 	else if (op->res >= 0)

@@ -82,7 +82,7 @@ static bool inbox_take(struct reactor *to, const struct message *m)
 
 static void on_message(struct op *op)
 {
-	struct envelope *e = owner_of(op, struct envelope, op);
+	struct envelope *e = container_of(op, struct envelope, op);
 	atomic_fetch_sub_explicit(&e->rt->inbox_bytes, envelope_bytes(e->message),
 		memory_order_relaxed);
 	broker_deliver(e->rt->broker, e->message);
@@ -373,7 +373,7 @@ int reactors_start(struct reactor **peers, uint32_t count, struct reactors **ret
 
 static void on_listen(struct op *op)
 {
-	struct envelope *e = owner_of(op, struct envelope, op);
+	struct envelope *e = container_of(op, struct envelope, op);
 	struct reactor *rt = e->rt;
 	uint32_t count = rt->conf->listen_count;
 	if (rt->keeps_pipes)
@@ -414,13 +414,13 @@ void reactors_listen(struct reactors *rs, const int *fds)
 
 static void on_stop(struct op *op)
 {
-	struct reactor *rt = owner_of(op, struct envelope, op)->rt;
+	struct reactor *rt = container_of(op, struct envelope, op)->rt;
 	rt->stopping = true;
 	rt->stop_at_ms = ring_now_ms(rt->ring) + rt->conf->mqtt.drain_ms;
 	for (uint32_t i = 0; rt->listeners && i < rt->conf->listen_count; i++)
 		listener_stop(&rt->listeners[i]);
 	conns_drain(rt->conns);
-	free(owner_of(op, struct envelope, op));
+	free(container_of(op, struct envelope, op));
 }
 
 void reactors_stop(struct reactors *rs)

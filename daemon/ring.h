@@ -59,6 +59,9 @@ struct ring_conf {
 	uint32_t syncs_max;      /* of these, at most for fsync and sync_file_range */
 };
 
+/* The owner of what is embedded in it: an operation, a timer, a waiter. */
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+
 static inline bool op_is_idle(const struct op *op)
 {
 	return op->state == OP_IDLE;

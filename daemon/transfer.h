@@ -300,6 +300,4 @@ void export_start(struct transfer *t);
  * chosen. */
 void export_resume(struct transfer *t);
 
-#define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
-
 #endif
