@@ -93,13 +93,19 @@ static void show_help(enum options_command command)
 	}
 }
 
-int options_parse_size(const char *text, uint64_t *ret_bytes)
+struct unit {
+	const char *name;
+	uint64_t factor;
+};
+
+static const struct unit size_units[] = {{"", 1}, {"B", 1}, {"K", 1 << 10}, {"KiB", 1 << 10},
+	{"M", 1 << 20}, {"MiB", 1 << 20}, {"G", 1 << 30}, {"GiB", 1 << 30}, {NULL, 0}};
+static const struct unit duration_units[] = {{"", 1000}, {"ms", 1}, {"s", 1000}, {"m", 60000},
+	{"h", 3600000}, {"d", 86400000}, {NULL, 0}};
+
+/* A number and one of the units, at most `max` when multiplied. 0 or −EINVAL. */
+static int parse_with_unit(const char *text, const struct unit *units, uint64_t max, uint64_t *ret)
 {
-	static const struct {
-		const char *unit;
-		uint64_t bytes;
-	} units[] = {{"", 1}, {"B", 1}, {"K", 1 << 10}, {"KiB", 1 << 10}, {"M", 1 << 20},
-		{"MiB", 1 << 20}, {"G", 1 << 30}, {"GiB", 1 << 30}};
 	char *end;
 
 	if (text[0] < '0' || text[0] > '9') {
@@ -107,36 +113,25 @@ int options_parse_size(const char *text, uint64_t *ret_bytes)
 	}
 	errno = 0;
 	unsigned long long n = strtoull(text, &end, 10);
-	for (size_t i = 0; errno == 0 && i < sizeof(units) / sizeof(units[0]); i++) {
-		if (strcmp(end, units[i].unit) == 0 && n <= UINT64_MAX / units[i].bytes) {
-			*ret_bytes = n * units[i].bytes;
+	for (const struct unit *u = units; errno == 0 && u->name; u++) {
+		if (strcmp(end, u->name) == 0 && n <= max / u->factor) {
+			*ret = n * u->factor;
 			return 0;
 		}
 	}
 	return -EINVAL;
 }
 
-int options_parse_duration(const char *text, uint64_t *ret_ms)
+/* "256KiB", "1MiB", "4096", … → bytes. 0 or −EINVAL. */
+static int parse_size(const char *text, uint64_t *ret_bytes)
 {
-	static const struct {
-		const char *unit;
-		uint64_t ms;
-	} units[] = {{"", 1000}, {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000},
-		{"d", 86400000}};
-	char *end;
+	return parse_with_unit(text, size_units, UINT64_MAX, ret_bytes);
+}
 
-	if (text[0] < '0' || text[0] > '9') {
-		return -EINVAL;
-	}
-	errno = 0;
-	unsigned long long n = strtoull(text, &end, 10);
-	for (size_t i = 0; errno == 0 && i < sizeof(units) / sizeof(units[0]); i++) {
-		if (strcmp(end, units[i].unit) == 0 && n <= INT64_MAX / units[i].ms) {
-			*ret_ms = n * units[i].ms;
-			return 0;
-		}
-	}
-	return -EINVAL;
+/* "90", "90s", "5m", "2h", "1d" → milliseconds. 0 or −EINVAL. */
+static int parse_duration(const char *text, uint64_t *ret_ms)
+{
+	return parse_with_unit(text, duration_units, INT64_MAX, ret_ms);
 }
 
 static bool json_ok(const char *text)
@@ -160,7 +155,7 @@ static bool get_count(const char *text, uint64_t min, uint64_t max, uint32_t *re
 {
 	uint64_t n;
 
-	if (options_parse_size(text, &n) < 0 || n < min || n > max) {
+	if (parse_size(text, &n) < 0 || n < min || n > max) {
 		return false;
 	}
 	*ret = (uint32_t)n;
@@ -227,15 +222,15 @@ static bool set_option(struct options *o, int letter, const char *value)
 		o->user_data = value;
 		return json_ok(value);
 	case O_TTL:
-		if (options_parse_duration(value, &ms) < 0 || ms < 1000) {
+		if (parse_duration(value, &ms) < 0 || ms < 1000) {
 			return false;
 		}
 		o->ttl_s = ms / 1000;
 		return true;
 	case O_TIMEOUT:
-		return options_parse_duration(value, &o->timeout_ms) == 0 && o->timeout_ms > 0;
+		return parse_duration(value, &o->timeout_ms) == 0 && o->timeout_ms > 0;
 	default:
-		return options_parse_duration(value, &o->retry_max_ms) == 0;
+		return parse_duration(value, &o->retry_max_ms) == 0;
 	}
 }
 

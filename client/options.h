@@ -32,9 +32,4 @@ int options_parse(struct options *o, enum options_command command, int argc, cha
 /* What the session needs of it; borrows from o. */
 struct session_conf options_session_conf(const struct options *o);
 
-/* "256KiB", "1MiB", "4096", … → bytes. 0 or −EINVAL. */
-int options_parse_size(const char *text, uint64_t *ret_bytes);
-/* "90", "90s", "5m", "2h", "1d" → milliseconds. 0 or −EINVAL. */
-int options_parse_duration(const char *text, uint64_t *ret_ms);
-
 #endif
