@@ -68,27 +68,7 @@ void bufs_free(struct bufs *p)
 	free(p);
 }
 
-static void wake_one(struct waiters *ws)
-{
-	struct bufs_waiter *w = ws->head;
-	if (!w)
-		return;
-	bufs_wait_cancel(w);
-	w->wake(w);
-}
-
-static void wait_in(struct waiters *ws, struct bufs_waiter *w)
-{
-	if (w->pprev)
-		return;
-	w->next = NULL;
-	w->tail = &ws->tail;
-	w->pprev = ws->tail;
-	*ws->tail = w;
-	ws->tail = &w->next;
-}
-
-void bufs_wait_cancel(struct bufs_waiter *w)
+static void unlink_waiter(struct bufs_waiter *w)
 {
 	if (!w->pprev)
 		return;
@@ -99,6 +79,35 @@ void bufs_wait_cancel(struct bufs_waiter *w)
 		*w->tail = w->pprev;
 	w->next = NULL;
 	w->pprev = NULL;
+}
+
+/* Hands `granted` (NULL: nothing but the news) to the oldest. False: nobody waits. */
+static bool wake_one(struct waiters *ws, struct buf *granted)
+{
+	struct bufs_waiter *w = ws->head;
+	if (!w)
+		return false;
+	unlink_waiter(w);
+	w->granted = granted;
+	w->wake(w);
+	return true;
+}
+
+static void wait_in(struct waiters *ws, struct bufs_waiter *w)
+{
+	if (w->pprev || w->granted)
+		return;
+	w->next = NULL;
+	w->tail = &ws->tail;
+	w->pprev = ws->tail;
+	*ws->tail = w;
+	ws->tail = &w->next;
+}
+
+void bufs_wait_cancel(struct bufs_waiter *w)
+{
+	unlink_waiter(w);
+	buf_unref(bufs_take_granted(w));
 }
 
 void bufs_wait(struct bufs *p, struct bufs_waiter *w)
@@ -134,6 +143,13 @@ struct buf *bufs_take(struct bufs *p)
 	return b;
 }
 
+struct buf *bufs_take_granted(struct bufs_waiter *w)
+{
+	struct buf *b = w->granted;
+	w->granted = NULL;
+	return b;
+}
+
 void buf_ref(struct buf *b)
 {
 	assert(b->refs > 0);
@@ -148,10 +164,14 @@ void buf_unref(struct buf *b)
 	if (--b->refs > 0)
 		return;
 	struct bufs *p = b->pool;
+	if (p->buf_waiters.head) {
+		b->refs = 1;
+		wake_one(&p->buf_waiters, b);
+		return;
+	}
 	b->next = p->free_bufs;
 	p->free_bufs = b;
 	p->buffers_out--;
-	wake_one(&p->buf_waiters);
 }
 
 static int pipe_new(struct bufs *p, struct pipe **ret)
@@ -211,17 +231,18 @@ void pipes_give(struct pipe *pipe, bool is_clean)
 	} else {
 		pipe_destroy(pipe);
 	}
-	wake_one(&p->pipe_waiters);
+	wake_one(&p->pipe_waiters, NULL);
 }
 
 void bufs_step(struct bufs *p)
 {
-	if (p->free_bufs)
-		wake_one(&p->buf_waiters);
+	struct buf *b = p->buf_waiters.head ? bufs_take(p) : NULL;
+	if (b)
+		wake_one(&p->buf_waiters, b);
 	/* With none out, nobody will give one back: whoever is first finds out whether another can
 	 * be made. */
 	if (p->free_pipes || p->pipes_out == 0)
-		wake_one(&p->pipe_waiters);
+		wake_one(&p->pipe_waiters, NULL);
 }
 
 uint32_t bufs_used(const struct bufs *p)

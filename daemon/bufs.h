@@ -2,8 +2,9 @@
  * Buffers and pipes of one reactor: pools with a fixed size, one holder at a time.
  *
  * A buffer is counted: the connection that filled it and each write that still reads from it hold
- * one reference. Who finds a pool empty registers a waiter; giving back wakes the oldest. Memory is
- * allocated when first needed and kept.
+ * one reference. Who finds a pool empty registers a waiter. A buffer that comes back goes to the
+ * oldest waiter, not to whoever asks first, so nobody waits longer than for those before him; a
+ * pipe that comes back wakes the oldest. Memory is allocated when first needed and kept.
  *
  * A pipe goes back only when it is empty; one that may still hold bytes is closed and replaced, so
  * that no byte of one transfer can reach another.
@@ -36,6 +37,7 @@ struct pipe {
 struct bufs_waiter {
 	struct bufs_waiter *next, **pprev; /* pprev == NULL: not waiting */
 	struct bufs_waiter ***tail;        /* the queue's */
+	struct buf *granted;               /* what it was woken with; NULL once it is taken */
 	void (*wake)(struct bufs_waiter *w);
 };
 
@@ -49,6 +51,8 @@ void pipes_open_all(struct bufs *p);
 
 /* One reference, or NULL when all are out. */
 struct buf *bufs_take(struct bufs *p);
+/* The buffer that w was woken with: one reference, the caller's. NULL: none. */
+struct buf *bufs_take_granted(struct bufs_waiter *w);
 void buf_ref(struct buf *b);
 void buf_unref(struct buf *b); /* NULL is fine */
 
@@ -59,14 +63,16 @@ struct pipe *pipes_take(struct bufs *p, int *ret_err);
  * fine. */
 void pipes_give(struct pipe *p, bool is_clean);
 
-/* Waits for the next buffer (pipe) to come back. Idempotent. The waiter is unlinked before wake is
- * called. */
+/* Waits for the next buffer (pipe) to come back. Idempotent, also while one is granted. The waiter
+ * is unlinked before wake is called. */
 void bufs_wait(struct bufs *p, struct bufs_waiter *w);
 void pipes_wait(struct bufs *p, struct bufs_waiter *w);
-void bufs_wait_cancel(struct bufs_waiter *w); /* idempotent */
+/* Idempotent. A buffer that was granted and not taken goes to the next. */
+void bufs_wait_cancel(struct bufs_waiter *w);
 
-/* Once per turn, after all that was woken has run: who was woken may have died without taking
- * anything, so what is free wakes the next. */
+/* Once per turn, after all that was woken has run. Who was woken for a pipe may have died without
+ * taking it, and a buffer that could not be allocated may be had now: what is free goes to the
+ * next. */
 void bufs_step(struct bufs *p);
 
 uint32_t bufs_used(const struct bufs *p);

@@ -154,12 +154,16 @@ static bool read_large_head(struct conn *c, uint32_t *ret_bytes)
 
 static void on_buffer(struct bufs_waiter *w)
 {
-	conn_go_on(container_of(w, struct conn, buf_waiter), STOP_BUFFER);
+	struct conn *c = container_of(w, struct conn, buf_waiter);
+	conn_go_on(c, STOP_BUFFER);
+	conn_run_later(c); /* stopped for another reason, too: conn_read lets go of the buffer */
 }
 
 static struct buf *take_buffer(struct conn *c)
 {
-	struct buf *b = bufs_take(c->rt->bufs);
+	struct buf *b = bufs_take_granted(&c->buf_waiter);
+	if (!b)
+		b = bufs_take(c->rt->bufs);
 	if (!b) {
 		c->buf_waiter.wake = on_buffer;
 		conn_stop(c, STOP_BUFFER);
@@ -222,7 +226,7 @@ static void wait_readable(struct conn *c)
 	ring_poll_in(c->rt->ring, &c->op, c->fd);
 }
 
-void conn_read(struct conn *c)
+static void read_packets(struct conn *c)
 {
 	uint32_t done = 0;
 	if (!op_is_idle(&c->op))
@@ -242,4 +246,11 @@ void conn_read(struct conn *c)
 			return;
 		}
 	}
+}
+
+void conn_read(struct conn *c)
+{
+	read_packets(c);
+	if (c->buf_waiter.granted)
+		bufs_wait_cancel(&c->buf_waiter); /* others need it more than one who doesn't read */
 }

@@ -47,8 +47,11 @@ static void on_wake(struct bufs_waiter *w)
 	waiter->woken++;
 	waiter->at = ++wakings;
 	if (waiter->takes) {
-		waiter->got = bufs_take(pool);
+		waiter->got = bufs_take_granted(w);
 		cr_assert_not_null(waiter->got);
+		cr_expect_null(bufs_take_granted(w), "once");
+	} else {
+		buf_unref(bufs_take_granted(w));
 	}
 }
 
@@ -177,11 +180,10 @@ Test(bufs, waiters_against_a_model)
 			}
 			break;
 		default:
+			/* Each one woken gives the buffer back at once, which wakes the next. */
 			buf_unref(bufs_take(pool));
-			if (count > 0) {
-				woken[model[0]]++;
-				memmove(model, model + 1, --count * sizeof(model[0]));
-			}
+			for (; count > 0; count--)
+				woken[model[count - 1]]++;
 		}
 		for (uint32_t i = 0; i < COUNT; i++)
 			cr_assert_eq(waiters[i].woken, woken[i], "step %u", step);
@@ -193,24 +195,28 @@ Test(bufs, waiters_against_a_model)
 static void wait_again(struct bufs_waiter *w)
 {
 	struct waiter *waiter = (struct waiter *)w;
+	struct buf *b = bufs_take_granted(w);
 	waiter->woken++;
+	waiter->at = ++wakings;
 	bufs_wait(pool, w);
+	waiter->got = b;
 }
 
 Test(bufs, who_waits_again_in_wake_goes_to_the_end)
 {
-	struct waiter eager = {.w.wake = wait_again}, other = {.w.wake = on_wake};
+	struct waiter eager = {.w.wake = wait_again}, other = {.w.wake = on_wake, .takes = true};
 	bufs_wait(pool, &eager.w);
 	bufs_wait(pool, &other.w);
 	buf_unref(bufs_take(pool));
 	cr_expect_eq(eager.woken, 1);
 	cr_expect_eq(other.woken, 0);
-	buf_unref(bufs_take(pool));
+	buf_unref(eager.got);
 	cr_expect_eq(eager.woken, 1);
 	cr_expect_eq(other.woken, 1);
-	buf_unref(bufs_take(pool));
+	buf_unref(other.got);
 	cr_expect_eq(eager.woken, 2);
 	bufs_wait_cancel(&eager.w);
+	buf_unref(eager.got);
 }
 
 Test(bufs, buffers_and_pipes_have_a_queue_each)
@@ -227,35 +233,71 @@ Test(bufs, buffers_and_pipes_have_a_queue_each)
 	cr_expect_eq(for_pipe.woken, 1);
 }
 
-/* The first one that was woken dies without taking anything: the end of the turn wakes the next,
- * and no one when all are out. */
-Test(bufs, what_nobody_took_wakes_the_next)
+/* Woken, and does nothing yet. */
+static void on_news(struct bufs_waiter *w)
 {
-	struct waiter dies[2] = {{.w.wake = on_wake}, {.w.wake = on_wake}};
-	struct waiter next[2] = {{.w.wake = on_wake}, {.w.wake = on_wake}};
+	((struct waiter *)w)->woken++;
+}
+
+/* The first one that was woken dies without taking the pipe: the end of the turn wakes the next. */
+Test(bufs, a_pipe_that_nobody_took_wakes_the_next)
+{
+	struct waiter dies = {.w.wake = on_news}, next = {.w.wake = on_news};
 	int err = 0;
-	struct buf *b = bufs_take(pool);
 	struct pipe *pipe = pipes_take(pool, &err);
-	for (int i = 0; i < 2; i++) {
-		void (*wait)(struct bufs *, struct bufs_waiter *) = i ? pipes_wait : bufs_wait;
-		wait(pool, &dies[i].w);
-		wait(pool, &next[i].w);
-	}
+	pipes_wait(pool, &dies.w);
+	pipes_wait(pool, &next.w);
 	bufs_step(pool);
-	for (int i = 0; i < 2; i++)
-		cr_expect_eq(dies[i].woken, 0);
-	buf_unref(b);
+	cr_expect_eq(dies.woken, 0, "one is out");
 	pipes_give(pipe, true);
+	cr_expect_eq(dies.woken, 1);
+	cr_expect_eq(next.woken, 0);
 	for (int i = 0; i < 2; i++) {
-		cr_expect_eq(dies[i].woken, 1);
-		cr_expect_eq(next[i].woken, 0);
+		bufs_step(pool);
+		cr_expect_eq(next.woken, 1);
 	}
+}
+
+/* Between a waiter's waking and its turn others ask for buffers: his is not theirs. */
+Test(bufs, nobody_overtakes_who_was_woken)
+{
+	struct waiter first = {.w.wake = on_news}, second = {.w.wake = on_news};
+	struct buf *b[BUFFERS];
+	for (uint32_t i = 0; i < BUFFERS; i++)
+		b[i] = bufs_take(pool);
+	bufs_wait(pool, &first.w);
+	bufs_wait(pool, &second.w);
+	buf_unref(b[0]);
+	cr_expect_eq(first.woken, 1);
+	cr_expect_eq(bufs_used(pool), BUFFERS, "it is the first one's");
+	cr_expect_null(bufs_take(pool));
+	bufs_wait(pool, &first.w);
 	bufs_step(pool);
-	for (int i = 0; i < 2; i++)
-		cr_expect_eq(next[i].woken, 1);
+	cr_expect_eq(second.woken, 0);
+	bufs_wait_cancel(&first.w); /* it dies without having taken it */
+	cr_expect_eq(second.woken, 1);
+	cr_expect_null(bufs_take(pool));
+	cr_expect_null(bufs_take_granted(&first.w));
+	cr_expect_eq(bufs_take_granted(&second.w), b[0]);
+	bufs_wait_cancel(&second.w);
+	bufs_wait_cancel(&first.w);
+	cr_expect_eq(bufs_used(pool), BUFFERS);
+	for (uint32_t i = 0; i < BUFFERS; i++)
+		buf_unref(b[i]);
+	cr_expect_eq(bufs_used(pool), 0);
+}
+
+/* Who began to wait although one is free (it could not be allocated a moment ago) gets it. */
+Test(bufs, a_step_serves_who_waits_beside_free_ones)
+{
+	struct waiter waiter = {.w.wake = on_wake, .takes = true};
+	bufs_wait(pool, &waiter.w);
 	bufs_step(pool);
-	for (int i = 0; i < 2; i++)
-		cr_expect_eq(next[i].woken, 1);
+	cr_expect_eq(waiter.woken, 1);
+	bufs_step(pool);
+	cr_expect_eq(waiter.woken, 1);
+	cr_expect_eq(bufs_used(pool), 1);
+	buf_unref(waiter.got);
 }
 
 /* --- pipes ------------------------------------------------------------------------------------ */
