@@ -279,8 +279,8 @@ void journal_append(struct journal *j, const struct record *r)
 	if (j->error)
 		return;
 	struct batch *b = &j->filling;
-	if (r->type == RECORD_EXTENT && b->last_off != SIZE_MAX &&
-		record_extend_extent(&b->w, b->last_off, r->tid, r->from, r->to))
+	if ((r->type == RECORD_EXTENT || r->type == RECORD_SYNCED) && b->last_off != SIZE_MAX &&
+		record_extend_extent(&b->w, b->last_off, r->type, r->tid, r->from, r->to))
 		return;
 	batch_put(b, r);
 }

@@ -169,6 +169,10 @@ int recover_apply(struct recovery *rc, const struct record *r)
 	case RECORD_FORGET:
 		p->dropped = true;
 		return 0;
+	case RECORD_SYNCED:
+	case RECORD_LOST:
+	case RECORD_STAGING:
+	case RECORD_SYNC_MARK:
 	case RECORD_CHECKPOINT_END:
 		break;
 	}

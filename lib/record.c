@@ -9,7 +9,7 @@
  * HEADER, 64 bytes:
  *
  *     0   8   magic: "sluiceJ\n"
- *     8   4   version: 1
+ *     8   4   version: 2; what is written in version 1 is read in the same way, it has fewer types
  *    12   4   index of the reactor that wrote the file
  *    16   8   salt: chosen at random for every file, also when a file is used again
  *    24   8   sequence number of the file among its reactor's journals
@@ -55,8 +55,10 @@
  *   - A record moved to another place is the end, for its sequence number says where it belongs.
  *
  * Whether that end is where the writer stopped or the disk lost something, the bytes alone can't
- * say; the reader of the journal decides it by its sync marks. What has a good checksum and yet
- * breaks the rules above was written so by a program: an error of its own, −EBADMSG.
+ * say. record_skip looks whether records of the file lie behind it: when the machine died they may,
+ * since pages reach the disk in any order. But a SYNC_MARK among them says up to where all was on
+ * the disk before it was written; a bad record below that is damage. What has a good checksum and
+ * yet breaks the rules above was written so by a program: an error of its own, −EBADMSG.
  *
  * It deliberately does no I/O and knows nothing of what the records mean to each other.
  */
@@ -71,7 +73,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-enum { RECORD_VERSION = 1, FRAME_BYTES = 16, EXTENT_BYTES = 40, ID_BYTES_MAX = 65535 };
+enum { RECORD_VERSION = 2, FRAME_BYTES = 16, EXTENT_BYTES = 40, ID_BYTES_MAX = 65535 };
 
 static const char record_magic[8] = {'s', 'l', 'u', 'i', 'c', 'e', 'J', '\n'};
 
@@ -104,6 +106,10 @@ static const uint16_t record_fields[RECORD_TYPE_MAX + 1] = {
 	[RECORD_EXPIRED] = FIELD_TID,
 	[RECORD_FORGET] = FIELD_TID,
 	[RECORD_CHECKPOINT_END] = 0,
+	[RECORD_SYNCED] = FIELD_TID | FIELD_RANGE,
+	[RECORD_LOST] = FIELD_TID,
+	[RECORD_STAGING] = FIELD_TID | FIELD_TEXT,
+	[RECORD_SYNC_MARK] = FIELD_SIZE,
 };
 
 /* ---- integers at a cursor; the caller has made sure of the room ---- */
@@ -191,7 +197,8 @@ int record_header_decode(const uint8_t *buf, size_t buf_bytes, uint64_t *ret_sal
 		return -EBADMSG;
 
 	const uint8_t *at = buf + sizeof(record_magic);
-	if (get_u32(&at) != RECORD_VERSION)
+	uint32_t version = get_u32(&at);
+	if (version == 0 || version > RECORD_VERSION)
 		return -EPROTO;
 	uint32_t reactor_idx = get_u32(&at);
 	uint64_t salt = get_u64(&at);
@@ -395,16 +402,16 @@ int record_append(struct record_writer *w, const struct record *r)
 	return 0;
 }
 
-bool record_extend_extent(struct record_writer *w, size_t last_off, uint64_t tid, uint64_t from,
-	uint64_t to)
+bool record_extend_extent(struct record_writer *w, size_t last_off, enum record_type type,
+	uint64_t tid, uint64_t from, uint64_t to)
 {
-	assert(from <= to);
+	assert(from <= to && (type == RECORD_EXTENT || type == RECORD_SYNCED));
 	if (last_off == SIZE_MAX || last_off + EXTENT_BYTES != w->bytes)
 		return false;
 	uint8_t *frame = w->buf + last_off;
 	const uint8_t *at = frame + sizeof(uint64_t);
 	uint32_t type_bytes = get_u32(&at), seq_low = get_u32(&at);
-	if (type_bytes != (RECORD_EXTENT | EXTENT_BYTES << 8))
+	if (type_bytes != ((uint32_t)type | EXTENT_BYTES << 8))
 		return false;
 	assert(seq_low == (uint32_t)(w->seq - 1));
 	if (peek_u64(frame + FRAME_BYTES) != tid || peek_u64(frame + FRAME_BYTES + 16) != from)
@@ -437,4 +444,25 @@ int record_next(struct record_reader *r, struct record *ret)
 	r->off += padded;
 	r->seq++;
 	return 1;
+}
+
+bool record_skip(struct record_reader *r)
+{
+	for (size_t off = r->off; off <= r->buf_bytes && r->buf_bytes - off >= FRAME_BYTES; off += 8) {
+		const uint8_t *frame = r->buf + off, *at = frame;
+		uint64_t checksum = get_u64(&at);
+		uint32_t type_bytes = get_u32(&at), seq_low = get_u32(&at);
+		size_t bytes = type_bytes >> 8, padded = pad(bytes);
+		/* No record is shorter than a frame, so this many may lie between. */
+		uint64_t between = seq_low - (uint32_t)r->seq;
+		if (bytes < FRAME_BYTES || padded > RECORD_BYTES_MAX || padded > r->buf_bytes - off ||
+			between == 0 || between > (off - r->off) / FRAME_BYTES)
+			continue;
+		if (checksum != frame_checksum(frame, padded, r->salt, r->seq + between))
+			continue;
+		r->off = off;
+		r->seq += between;
+		return true;
+	}
+	return false;
 }

@@ -29,7 +29,11 @@ enum record_type {
 	RECORD_EXPIRED,     /* tid */
 	RECORD_FORGET,      /* tid: no longer remembered */
 	RECORD_CHECKPOINT_END, /* all that was live when this file began has been written */
-	RECORD_TYPE_MAX = RECORD_CHECKPOINT_END,
+	RECORD_SYNCED,      /* tid, from, to: as EXTENT, and the bytes are on the disk */
+	RECORD_LOST,        /* tid: its staging file failed to sync; what is not SYNCED is missing */
+	RECORD_STAGING,     /* tid, staging name: another file, which holds what was SYNCED */
+	RECORD_SYNC_MARK,   /* size: this journal file was on the disk up to that offset */
+	RECORD_TYPE_MAX = RECORD_SYNC_MARK,
 };
 
 enum { RECORD_HEADER_BYTES = 64, RECORD_BYTES_MAX = 512 * 1024 };
@@ -39,8 +43,8 @@ enum { RECORD_HEADER_BYTES = 64, RECORD_BYTES_MAX = 512 * 1024 };
 struct record {
 	enum record_type type;
 	uint64_t tid;          /* transfer, unique per data directory */
-	uint64_t from, to;     /* EXTENT, UNCOVER: from ≤ to */
-	uint64_t size;         /* RESERVE, FIN, PUBLISHING */
+	uint64_t from, to;     /* EXTENT, SYNCED, UNCOVER: from ≤ to */
+	uint64_t size;         /* RESERVE, FIN, PUBLISHING, SYNC_MARK */
 	uint64_t frontier;     /* MIDSTATE: a multiple of 64 */
 	uint32_t h[8];         /* MIDSTATE */
 	bool has_digest;       /* FIN */
@@ -50,7 +54,7 @@ struct record {
 	int64_t at_ms;         /* OPEN, PUBLISHED: since the epoch */
 	const char *clientid; uint32_t clientid_bytes; /* OPEN, ≤ 65535 */
 	const char *fileid;   uint32_t fileid_bytes;   /* OPEN, ≤ 65535 */
-	const char *text;     uint32_t text_bytes;     /* OPEN staging name; META json; PUBLISHING path */
+	const char *text;     uint32_t text_bytes;     /* OPEN, STAGING: its name; META json; PUBLISHING path */
 };
 
 struct record_writer {
@@ -74,12 +78,12 @@ size_t record_size(const struct record *r);
  * when buf is too small. Nothing is written then. That the fields keep their type's rules is
  * asserted. */
 int record_append(struct record_writer *w, const struct record *r);
-/* If the record at last_off (SIZE_MAX: none) is the last one in the buffer and an EXTENT of tid
- * that ends at `from`, makes it end at `to`, with a new checksum, and returns true. So bytes that
+/* If the record at last_off (SIZE_MAX: none) is the last one in the buffer and of this type, EXTENT
+ * or SYNCED, of tid, and ends at `from`, makes it end at `to`, with a new checksum, and returns true. So bytes that
  * follow each other within one batch cost one record. last_off must be where a record was
  * appended in this buffer, one that nobody has taken away to write it yet. */
-bool record_extend_extent(struct record_writer *w, size_t last_off, uint64_t tid, uint64_t from,
-	uint64_t to);
+bool record_extend_extent(struct record_writer *w, size_t last_off, enum record_type type,
+	uint64_t tid, uint64_t from, uint64_t to);
 
 struct record_reader {
 	const uint8_t *buf;
@@ -93,5 +97,9 @@ struct record_reader {
  * content). −EBADMSG: a good checksum over contents that break their type's rules, so the writer
  * was wrong or another program. In both cases off and seq stay, and *ret is untouched. */
 int record_next(struct record_reader *r, struct record *ret);
+/* Where record_next found the end: is there a record of the same file behind it? Then true, and r
+ * stands at the first one: what lies between is bad, or was never written. Else false, and r is as
+ * it was. */
+bool record_skip(struct record_reader *r);
 
 #endif

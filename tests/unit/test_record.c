@@ -34,6 +34,10 @@ static const struct record samples[] = {
 	{.type = RECORD_EXPIRED, .tid = 13},
 	{.type = RECORD_FORGET, .tid = UINT64_MAX},
 	{.type = RECORD_CHECKPOINT_END},
+	{.type = RECORD_SYNCED, .tid = 7, .from = 4096, .to = 1ull << 40},
+	{.type = RECORD_LOST, .tid = 7},
+	{.type = RECORD_STAGING, .tid = 7, .text = "e1-another", .text_bytes = 10},
+	{.type = RECORD_SYNC_MARK, .size = 64},
 };
 
 enum { SAMPLES_COUNT = sizeof(samples) / sizeof(samples[0]) };
@@ -177,7 +181,7 @@ Test(record, layout_is_that_of_the_essay)
 
 	uint8_t header[RECORD_HEADER_BYTES];
 	record_header_encode(header, 0x0908, 0x0706, 5);
-	static const uint8_t head[56] = {'s', 'l', 'u', 'i', 'c', 'e', 'J', '\n', 1, 0, 0, 0, 5, 0, 0, 0,
+	static const uint8_t head[56] = {'s', 'l', 'u', 'i', 'c', 'e', 'J', '\n', 2, 0, 0, 0, 5, 0, 0, 0,
 		8, 9, 0, 0, 0, 0, 0, 0, 6, 7, 0, 0, 0, 0, 0, 0};
 	cr_assert_arr_eq(header, head, sizeof(head));
 }
@@ -351,7 +355,7 @@ Test(record, lengths_that_a_type_does_not_have_are_refused)
 		const struct record *s = &samples[i];
 		size_t right = put_sample(buf, s);
 		bool has_text = s->type == RECORD_OPEN || s->type == RECORD_META
-			|| s->type == RECORD_PUBLISHING;
+			|| s->type == RECORD_PUBLISHING || s->type == RECORD_STAGING;
 		size_t least = record_size(s);
 		if (has_text) {
 			struct record no_text = *s;
@@ -408,6 +412,45 @@ Test(record, fields_that_break_the_rules_are_refused)
 	cr_assert_eq(read_one(buf, padded), -EBADMSG);
 }
 
+/* ---- behind the end ---- */
+
+/* Whatever is wrong with the records between, the one behind them is found; in a file that was used
+ * before, nothing of that is. */
+Test(record, what_lies_behind_a_bad_record_is_found)
+{
+	uint8_t buf[BUF_BYTES], old[BUF_BYTES];
+	struct record_writer w = writer(old, sizeof(old));
+	w.salt = SALT + 1;
+	append_samples(&w);
+	for (int bad = 0; bad < SAMPLES_COUNT; bad++) {
+		for (int count = 1; bad + count <= SAMPLES_COUNT; count++) {
+			size_t from = 0;
+			memcpy(buf, old, sizeof(buf));
+			w = writer(buf, sizeof(buf));
+			append_samples(&w);
+			for (int i = 0; i < bad; i++)
+				from += record_size(&samples[i]);
+			size_t to = from;
+			for (int i = bad; i < bad + count; i++)
+				to += record_size(&samples[i]);
+			memset(buf + from, count % 2 ? 0 : 0xa5, to - from);
+			struct record_reader r = reader(buf, sizeof(buf));
+			struct record out;
+			while (record_next(&r, &out) == 1)
+				;
+			cr_assert_eq(r.off, from);
+			bool is_behind = bad + count < SAMPLES_COUNT;
+			cr_assert_eq(record_skip(&r), is_behind, "%d records from %d on", count, bad);
+			cr_assert_eq(r.off, is_behind ? to : from);
+			cr_assert_eq(r.seq, is_behind ? bad + count : bad);
+			if (!is_behind)
+				continue;
+			cr_assert_eq(record_next(&r, &out), 1);
+			cr_assert(same_record(&out, &samples[bad + count]));
+		}
+	}
+}
+
 /* ---- extending ---- */
 
 Test(record, extend_lengthens_only_the_last_matching_extent)
@@ -416,22 +459,22 @@ Test(record, extend_lengthens_only_the_last_matching_extent)
 	struct record_writer w = writer(buf, sizeof(buf));
 	struct record e = {.type = RECORD_EXTENT, .tid = 4, .from = 10, .to = 20}, out;
 	struct record other = {.type = RECORD_UNCOVER, .tid = 4, .from = 10, .to = 40};
-	cr_assert_not(record_extend_extent(&w, SIZE_MAX, 4, 20, 30));
+	cr_assert_not(record_extend_extent(&w, SIZE_MAX, RECORD_EXTENT, 4, 20, 30));
 	w.seq = 41;
 	cr_assert_eq(record_append(&w, &other), 0);
 	size_t off = w.bytes;
 	cr_assert_eq(record_append(&w, &e), 0);
 	uint8_t before[512];
 	memcpy(before, buf, sizeof(buf));
-	cr_assert_not(record_extend_extent(&w, SIZE_MAX, 4, 20, 30));
-	cr_assert_not(record_extend_extent(&w, off, 5, 20, 30), "another transfer");
-	cr_assert_not(record_extend_extent(&w, off, 4, 21, 30), "a hole");
-	cr_assert_not(record_extend_extent(&w, off, 4, 19, 30), "an overlap");
-	cr_assert_not(record_extend_extent(&w, 0, 4, 40, 50), "not the last");
+	cr_assert_not(record_extend_extent(&w, SIZE_MAX, RECORD_EXTENT, 4, 20, 30));
+	cr_assert_not(record_extend_extent(&w, off, RECORD_EXTENT, 5, 20, 30), "another transfer");
+	cr_assert_not(record_extend_extent(&w, off, RECORD_EXTENT, 4, 21, 30), "a hole");
+	cr_assert_not(record_extend_extent(&w, off, RECORD_EXTENT, 4, 19, 30), "an overlap");
+	cr_assert_not(record_extend_extent(&w, 0, RECORD_EXTENT, 4, 40, 50), "not the last");
 	cr_assert_arr_eq(buf, before, w.bytes);
 
-	cr_assert(record_extend_extent(&w, off, 4, 20, 30));
-	cr_assert(record_extend_extent(&w, off, 4, 30, UINT64_MAX));
+	cr_assert(record_extend_extent(&w, off, RECORD_EXTENT, 4, 20, 30));
+	cr_assert(record_extend_extent(&w, off, RECORD_EXTENT, 4, 30, UINT64_MAX));
 	cr_assert_eq(w.bytes, off + 40);
 	cr_assert_eq(w.seq, 43);
 	struct record_reader r = reader(buf, w.bytes);
@@ -447,13 +490,21 @@ Test(record, extend_lengthens_only_the_last_matching_extent)
 	cr_assert_eq(record_append(&w, &e), 0);
 	cr_assert_eq(record_append(&w, &(struct record){.type = RECORD_ABORTED, .tid = 4}), 0);
 	memcpy(before, buf, sizeof(buf));
-	cr_assert_not(record_extend_extent(&w, 0, 4, 20, 30));
+	cr_assert_not(record_extend_extent(&w, 0, RECORD_EXTENT, 4, 20, 30));
 	cr_assert_arr_eq(buf, before, w.bytes);
+
+	/* Bytes that are synced are not joined to bytes that are only written. */
+	cr_assert_not(record_extend_extent(&w, 0, RECORD_SYNCED, 4, 20, 30));
+	w.bytes = 0;
+	e.type = RECORD_SYNCED;
+	cr_assert_eq(record_append(&w, &e), 0);
+	cr_assert_not(record_extend_extent(&w, 0, RECORD_EXTENT, 4, 20, 30));
+	cr_assert(record_extend_extent(&w, 0, RECORD_SYNCED, 4, 20, 30));
 
 	/* The same bytes in an UNCOVER are no extent. */
 	off = w.bytes;
 	cr_assert_eq(record_append(&w, &other), 0);
-	cr_assert_not(record_extend_extent(&w, off, 4, 40, 50));
+	cr_assert_not(record_extend_extent(&w, off, RECORD_EXTENT, 4, 40, 50));
 }
 
 /* A batch of segments that mostly follow each other, as a reactor makes it. */
@@ -470,7 +521,7 @@ Test(record, random_batches_with_extends)
 			uint64_t tid = random_next(&rng) % 8 == 0, from = at[tid];
 			from += random_next(&rng) % 8 == 0;
 			at[tid] = from + random_next(&rng) % 100;
-			if (record_extend_extent(&w, last_off, tid, from, at[tid])) {
+			if (record_extend_extent(&w, last_off, RECORD_EXTENT, tid, from, at[tid])) {
 				ends[count - 1][2] = at[tid];
 				continue;
 			}
@@ -610,6 +661,17 @@ Test(record, damaged_headers_are_told_apart)
 			buf[at] ^= flip;
 		}
 	}
+	/* What an older program wrote is read. */
+	buf[8] = 1;
+	uint64_t sum = XXH3_64bits(buf, 56);
+	memcpy(buf + 56, &sum, 8);
+	cr_assert_eq(record_header_decode(buf, sizeof(buf), &salt, &file_seq, &reactor_idx), 0);
+	cr_assert_eq(salt, 11);
+	cr_assert_eq(file_seq, 12);
+	record_header_encode(buf, 11, 12, 13);
+	salt = 1;
+	file_seq = 2;
+	reactor_idx = 3;
 	/* Whole, but of another version, or with something in what must be zero. */
 	for (size_t at = 8; at < 56; at += at == 8 ? 24 : 1) {
 		buf[at] ^= 2;
