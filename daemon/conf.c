@@ -146,6 +146,12 @@ static int check_sizes(const struct conf *c, const struct conf_place *place)
 		return conf_fail(place, "mqtt.message_max is more than mqtt.packet_max; lower it.");
 	if (c->mqtt.head_bytes_max > c->mqtt.packet_bytes_max)
 		return conf_fail(place, "mqtt.header_max is more than mqtt.packet_max; lower it.");
+	if ((uint64_t)c->mqtt.message_bytes_max + c->mqtt.head_bytes_max > c->mqtt.received_bytes_max)
+		return conf_fail(place, "mqtt.message_max plus mqtt.header_max is more than "
+			"mqtt.received_total; raise that.");
+	if (c->io.buffer_bytes > c->mqtt.received_bytes_max)
+		return conf_fail(
+			place, "io.buffer_size is more than mqtt.received_total; raise that.");
 	if (c->mqtt.queue_bytes_max > c->mqtt.queue_total_bytes_max)
 		return conf_fail(
 			place, "mqtt.queue_bytes is more than mqtt.queue_total; lower it.");

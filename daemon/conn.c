@@ -312,7 +312,7 @@ static void leave(struct conn *c, uint8_t reason)
 	upload_gate_cancel(&c->gate);
 	bufs_wait_cancel(&c->buf_waiter);
 	conn_free_aliases(c);
-	free(c->stash);
+	received_free(c->stash, c->stash_bytes);
 	c->stash = NULL;
 	c->stash_bytes = 0;
 	c->session = NULL;

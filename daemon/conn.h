@@ -172,6 +172,10 @@ void conn_read(struct conn *c);
 /* Keeps bytes that are not handled yet in front of everything received later; the stash is empty.
  * 0 or −ENOMEM: then the connection is failed. */
 int conn_stash(struct conn *c, const uint8_t *data, uint32_t bytes);
+/* Memory for received bytes, as by realloc. That of all connections together is bounded by
+ * mqtt.received_total. NULL: there is none; *data is as it was. */
+uint8_t *received_resize(const struct conn *c, uint8_t *data, uint32_t bytes, uint32_t new_bytes);
+void received_free(uint8_t *data, uint32_t bytes); /* NULL is fine */
 /* Bytes have come in. */
 void conn_count_received(struct conn *c, uint32_t bytes);
 
@@ -206,8 +210,8 @@ struct payload {
  * −ENOMEM: then the connection is failed. */
 int payload_begin(struct conn *c, const struct payload *pl);
 /* Copies what has arrived of a PUBLISH into pl->data and sets what COLLECT needs. 0 or −ENOMEM. */
-int payload_keep(struct payload *pl, const struct input *in, uint32_t head_bytes,
-	uint32_t payload_bytes);
+int payload_keep(const struct conn *c, struct payload *pl, const struct input *in,
+	uint32_t head_bytes, uint32_t payload_bytes);
 /* What the socket says after a step of reading. */
 enum step {
 	STEP_AGAIN, /* there may be more */

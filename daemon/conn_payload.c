@@ -45,7 +45,7 @@ static void end(struct conn *c, struct payload *pl)
 		break;
 	case PAYLOAD_COLLECT:
 		conn_publish_whole(c, pl->data, pl->bytes, pl->reply);
-		free(pl->data);
+		received_free(pl->data, pl->bytes_max);
 		break;
 	case PAYLOAD_STREAM: /* goes on alone */
 		break;
@@ -68,13 +68,13 @@ int payload_begin(struct conn *c, const struct payload *pl)
 		reply_discard(now.reply);
 	if (now.seg)
 		ingest_cut(now.seg);
-	free(now.data);
+	received_free(now.data, now.bytes_max);
 	c->failed = true;
 	return -ENOMEM;
 }
 
-int payload_keep(struct payload *pl, const struct input *in, uint32_t head_bytes,
-	uint32_t payload_bytes)
+int payload_keep(const struct conn *c, struct payload *pl, const struct input *in,
+	uint32_t head_bytes, uint32_t payload_bytes)
 {
 	uint32_t total = head_bytes + payload_bytes;
 	pl->kind = PAYLOAD_COLLECT;
@@ -84,7 +84,7 @@ int payload_keep(struct payload *pl, const struct input *in, uint32_t head_bytes
 	pl->bytes_max = total < COLLECT_BYTES_MIN ? total : COLLECT_BYTES_MIN;
 	if (pl->bytes_max < pl->bytes)
 		pl->bytes_max = pl->bytes;
-	pl->data = malloc(pl->bytes_max);
+	pl->data = received_resize(c, NULL, 0, pl->bytes_max);
 	if (!pl->data)
 		return -ENOMEM;
 	memcpy(pl->data, in->data, pl->bytes);
@@ -92,12 +92,12 @@ int payload_keep(struct payload *pl, const struct input *in, uint32_t head_bytes
 }
 
 /* Room for more of it: as much again as there is, but no more than will come. 0 or −ENOMEM. */
-static int grow(struct payload *pl)
+static int grow(const struct conn *c, struct payload *pl)
 {
 	if (pl->bytes < pl->bytes_max)
 		return 0;
 	uint32_t more = pl->bytes < pl->left ? pl->bytes : pl->left;
-	uint8_t *data = realloc(pl->data, pl->bytes_max + more);
+	uint8_t *data = received_resize(c, pl->data, pl->bytes_max, pl->bytes_max + more);
 	if (!data)
 		return -ENOMEM;
 	pl->data = data;
@@ -113,7 +113,7 @@ static int take(struct conn *c, struct payload *pl)
 	if (pl->kind == PAYLOAD_DRAIN) {
 		n = sock_discard(c->fd, bytes);
 	} else {
-		n = grow(pl);
+		n = grow(c, pl);
 		if (n < 0)
 			return n;
 		uint32_t room = pl->bytes_max - pl->bytes;
@@ -189,6 +189,6 @@ void payload_cut(struct conn *c)
 		reply_discard(pl->reply);
 	if (pl->seg)
 		ingest_cut(pl->seg);
-	free(pl->data);
+	received_free(pl->data, pl->bytes_max);
 	free(pl);
 }

@@ -127,7 +127,7 @@ static enum take take_ordinary(struct conn *c, struct arrival *a, uint32_t *ret_
 		pl.reason = MQTT_RC_QUOTA_EXCEEDED;
 	if (pl.reason == 0 && pl.left == 0)
 		pl.reason = deliver(c, p, a->in->data + a->head_bytes);
-	else if (pl.reason == 0 && payload_keep(&pl, a->in, a->head_bytes, p->payload_bytes) < 0)
+	else if (pl.reason == 0 && payload_keep(c, &pl, a->in, a->head_bytes, p->payload_bytes) < 0)
 		return fail_memory(c);
 	*ret_used = a->head_bytes + a->have;
 	return payload_begin(c, &pl) < 0 ? TAKE_LEFT : TAKE_DONE;
@@ -171,7 +171,7 @@ static enum take take_init(struct conn *c, const struct arrival *a, struct reply
 			p->payload_bytes, rp);
 		return TAKE_DONE;
 	}
-	if (payload_keep(&pl, a->in, a->head_bytes, p->payload_bytes) < 0) {
+	if (payload_keep(c, &pl, a->in, a->head_bytes, p->payload_bytes) < 0) {
 		reply_discard(rp);
 		return fail_memory(c);
 	}

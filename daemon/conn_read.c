@@ -16,8 +16,10 @@
 #include "conn.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include "log.h"
 #include "reply.h"
 
 enum {
@@ -32,11 +34,35 @@ enum {
 	REPLIES_BYTES_MAX = 4 << 20,
 };
 
+/* Received bytes that all connections of the daemon keep in memory. */
+static _Atomic uint64_t received_total;
+
+uint8_t *received_resize(const struct conn *c, uint8_t *data, uint32_t bytes, uint32_t new_bytes)
+{
+	uint64_t more = new_bytes - bytes;
+	if (atomic_fetch_add(&received_total, more) + more <= c->rt->conf->mqtt.received_bytes_max) {
+		uint8_t *resized = realloc(data, new_bytes);
+		if (resized)
+			return resized;
+	} else {
+		log_info("connection closed: mqtt.received_total is used up", NULL);
+	}
+	atomic_fetch_sub(&received_total, more);
+	return NULL;
+}
+
+void received_free(uint8_t *data, uint32_t bytes)
+{
+	if (data)
+		atomic_fetch_sub(&received_total, bytes);
+	free(data);
+}
+
 int conn_stash(struct conn *c, const uint8_t *data, uint32_t bytes)
 {
 	if (bytes == 0)
 		return 0;
-	c->stash = malloc(bytes);
+	c->stash = received_resize(c, NULL, 0, bytes);
 	if (!c->stash) {
 		c->failed = true;
 		return -ENOMEM;
@@ -182,7 +208,7 @@ static enum step receive(struct conn *c, uint32_t *ret_bytes)
 	uint32_t stashed = c->stash_bytes;
 	if (stashed > 0)
 		memcpy(b->data, c->stash, stashed);
-	free(c->stash);
+	received_free(c->stash, stashed);
 	c->stash = NULL;
 	c->stash_bytes = 0;
 	/* A stash as large as the buffer holds whole packets, read before something made us

@@ -343,3 +343,27 @@ def test_wrong_use_of_a_session(t):
         c.wait(13)
     honest.step()
     honest.check(2)
+
+
+@cases(topic=["$file/f/0", "$file/f/init", "ordinary"])
+def test_parts_of_packets_are_bounded(t, topic):
+    """Many clients stop inside a packet that is kept until it is whole: only so many may."""
+    d = t.daemon("reactors=2", "mqtt.received_total=2MiB")
+    size = 30_000 if topic.startswith("$") else 900_000
+    packet = publish_packet(topic, b"x" * size, 1, 9)
+    for round_no in range(3):
+        with memory_bound(t, d, 16):
+            cut = [t.client(f"cut{i}") for i in range(200 if size < 100_000 else 20)]
+            for c in cut:
+                c.send(packet[:len(packet) - 1000])
+            held = 2 * MIB // (size - 2000)
+            until(lambda: d.stats()["connections"] <= held, "those who are too many are gone")
+            yes(d.stats()["connections"] > held // 3, "the others are not")
+        for c in cut:
+            c.abandon()
+        until(lambda: d.stats()["connections"] == 0, "all are gone")
+        del t.clients[:]
+    # Nothing of it is counted any more.
+    c = t.client("after")
+    eq(c.publish("ordinary", b"y" * 1_000_000).reason, 0x10, "ack of a large message")
+    t.uploader("u").upload("f", some_bytes(100_000), segment_bytes=25_000)

@@ -57,6 +57,7 @@ Test(conf, defaults)
 	cr_expect_eq(conf.mqtt.min_rate_bytes, 1024);
 	cr_expect_eq(conf.mqtt.packet_bytes_max, 268435460);
 	cr_expect_eq(conf.mqtt.session_expiry_max_s, 7 * 86400);
+	cr_expect_eq(conf.mqtt.received_bytes_max, 512ull << 20);
 	cr_expect_eq(conf.mqtt.queue_total_bytes_max, 256ull << 20);
 	cr_expect_eq(conf.transfer.file_bytes_max, 1ull << 40);
 	cr_expect_eq(conf.transfer.staged_bytes_max, 0);
@@ -437,11 +438,22 @@ Test(conf, checks_that_span_keys)
 					       "than transfer.open_max; lower it.");
 	assert_check("mqtt.packet_max=64KiB",
 		"configuration: mqtt.message_max is more than mqtt.packet_max; lower it.");
+	assert_check("mqtt.received_total=1MiB", "configuration: mqtt.message_max plus "
+		"mqtt.header_max is more than mqtt.received_total; raise that.");
 	assert_check("mqtt.queue_total=1KiB",
 		"configuration: mqtt.queue_bytes is more than mqtt.queue_total; lower it.");
 	assert_check("export.group=root", NULL);
 	assert_check("export.group=no-such-group", "configuration: export.group: there is no group "
 						   "no-such-group; create it, or name another.");
+}
+
+Test(conf, a_buffer_that_may_not_be_kept)
+{
+	cr_assert_eq(conf_set(&conf, "io.buffer_size=64MiB", error, sizeof(error)), 0);
+	cr_assert_eq(conf_set(&conf, "mqtt.received_total=63MiB", error, sizeof(error)), 0);
+	cr_expect_eq(conf_check(&conf, error, sizeof(error)), -EINVAL);
+	cr_expect_str_eq(error, "configuration: io.buffer_size is more than mqtt.received_total; "
+				"raise that.");
 }
 
 Test(conf, directories_that_lie_within_each_other)
