@@ -38,8 +38,14 @@ void sha256_update_lanes(struct sha256_lane *lanes, size_t lanes_count);
 void sha256_digest(const struct sha256 *s, uint8_t ret_digest[SHA256_DIGEST_BYTES]);
 /* Takes up a midstate. bytes must be a multiple of 64: asserted. */
 void sha256_resume(struct sha256 *s, const uint32_t h[8], uint64_t bytes);
-/* The name of the implementation that CPUID chose: "sha-ni" or "portable". */
-const char *sha256_impl_name(void);
+/* Measures which implementations are the fastest here, for each number of lanes: about 2 ms, on a
+ * clock that is handed in. Without this call they are chosen by CPUID and experience alone. Not
+ * while another thread hashes. */
+void sha256_calibrate(uint64_t (*now_ns)(void));
+/* As many lanes as the fastest implementation can make use of: 1 … 16. */
+unsigned sha256_lanes_wanted(void);
+/* The name of what hashes so many lanes at once; any count from 1 on. */
+const char *sha256_impl_name(size_t lanes_count);
 
 /* Lower-case hex of a digest, NUL-terminated, into 65 bytes. */
 void sha256_to_hex(const uint8_t digest[SHA256_DIGEST_BYTES], char ret_hex[65]);

@@ -3,8 +3,10 @@
  *
  * SHA256RNDS2 does two rounds on a state that is kept as two vectors, (a b e f) and (c d g h); each
  * use waits for the one before. On Zen its latency is 4 cycles and one can start every 2: a single
- * stream leaves half of the unit idle, and two streams fill it. Hence sha256_ni_2; more streams
- * would only wait for each other. Both are the same function, inlined with a constant width.
+ * stream leaves half of the unit idle. Hence sha256_ni_2; three or four streams are no better, since
+ * the message schedule (SHA256MSG1, SHA256MSG2) runs on the same unit (Zen 5: 1.83, 2.80, 2.79,
+ * 2.85 GB/s for one to four). Both are the same function, inlined with a constant width. What helps
+ * is to take the schedule elsewhere: sha256_ni_avx512.c.
  *
  * The file is compiled for the baseline of the architecture; only the functions marked SHA_NI use
  * the extensions, and sha256.c calls them when sha256_ni_available() says so.
@@ -14,13 +16,10 @@
 #if defined(__x86_64__) || defined(__i386__)
 
 #include <cpuid.h>
-#include <immintrin.h>
-
-#define SHA_NI __attribute__((target("sha,sse4.1,ssse3")))
-#define SHA_NI_INLINE SHA_NI __attribute__((always_inline)) static inline
+#include "sha256_x86.h"
 
 struct stream {
-	__m128i abef, cdgh;
+	struct ni_state s;
 	__m128i m[4]; /* the last 16 words of the message schedule, 4 to a vector */
 };
 
@@ -32,24 +31,6 @@ bool sha256_ni_available(void)
 	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && b & bit_SHA;
 }
 
-SHA_NI_INLINE void stream_load(struct stream *s, const uint32_t h[8])
-{
-	__m128i dcba = _mm_loadu_si128((const __m128i *)h);
-	__m128i hgfe = _mm_loadu_si128((const __m128i *)(h + 4));
-	__m128i cdab = _mm_shuffle_epi32(dcba, 0xb1);
-	__m128i efgh = _mm_shuffle_epi32(hgfe, 0x1b);
-	s->abef = _mm_alignr_epi8(cdab, efgh, 8);
-	s->cdgh = _mm_blend_epi16(efgh, cdab, 0xf0);
-}
-
-SHA_NI_INLINE void stream_store(const struct stream *s, uint32_t h[8])
-{
-	__m128i feba = _mm_shuffle_epi32(s->abef, 0x1b);
-	__m128i dchg = _mm_shuffle_epi32(s->cdgh, 0xb1);
-	_mm_storeu_si128((__m128i *)h, _mm_blend_epi16(feba, dchg, 0xf0));
-	_mm_storeu_si128((__m128i *)(h + 4), _mm_alignr_epi8(dchg, feba, 8));
-}
-
 /* Rounds 4g … 4g + 3, and what they let the message schedule do: the words of four rounds are
  * begun by SHA256MSG1 three steps before they are finished by SHA256MSG2. */
 SHA_NI_INLINE void stream_rounds(struct stream *s, int g, const uint8_t *block)
@@ -59,50 +40,38 @@ SHA_NI_INLINE void stream_rounds(struct stream *s, int g, const uint8_t *block)
 	if (g < 4)
 		*now = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(block + 16 * g)), big_endian);
 	__m128i wk = _mm_add_epi32(*now, _mm_loadu_si128((const __m128i *)(sha256_k + 4 * g)));
-	s->cdgh = _mm_sha256rnds2_epu32(s->cdgh, s->abef, wk);
+	s->s.cdgh = _mm_sha256rnds2_epu32(s->s.cdgh, s->s.abef, wk);
 	if (g >= 3 && g < 15) {
 		*next = _mm_add_epi32(*next, _mm_alignr_epi8(*now, *prev, 4));
 		*next = _mm_sha256msg2_epu32(*next, *now);
 	}
-	s->abef = _mm_sha256rnds2_epu32(s->abef, s->cdgh, _mm_shuffle_epi32(wk, 0x0e));
+	s->s.abef = _mm_sha256rnds2_epu32(s->s.abef, s->s.cdgh, _mm_shuffle_epi32(wk, 0x0e));
 	if (g >= 1 && g < 13)
 		*prev = _mm_sha256msg1_epu32(*prev, *now);
 }
 
-SHA_NI_INLINE void stream_add(struct stream *s, const struct stream *before)
-{
-	s->abef = _mm_add_epi32(s->abef, before->abef);
-	s->cdgh = _mm_add_epi32(s->cdgh, before->cdgh);
-}
-
-/* Unrolled by request: else the compiler keeps the streams in memory, and two together are as slow
- * as one after the other (1.74 against 3.62 GB/s, GCC 12 on Zen 4). */
-#ifdef __clang__
-#define UNROLLED _Pragma("clang loop unroll(full)")
-#else
-#define UNROLLED _Pragma("GCC unroll 16")
-#endif
 #define EACH_STREAM UNROLLED for (int i = 0; i < width; i++)
 
 /* `width` must be a constant where this is inlined. */
 SHA_NI_INLINE void compress(uint32_t *const h[], const uint8_t *const data[], size_t blocks,
 	const int width)
 {
-	struct stream s[SHA256_WIDTH_MAX], before[SHA256_WIDTH_MAX];
+	struct stream s[2];
+	struct ni_state before[2];
 	EACH_STREAM
-		stream_load(&s[i], h[i]);
+		ni_load(&s[i].s, h[i]);
 	for (size_t block = 0; block < blocks; block++) {
 		EACH_STREAM
-			before[i] = s[i];
+			before[i] = s[i].s;
 		UNROLLED for (int g = 0; g < 16; g++) {
 			EACH_STREAM
 				stream_rounds(&s[i], g, data[i] + 64 * block);
 		}
 		EACH_STREAM
-			stream_add(&s[i], &before[i]);
+			ni_add(&s[i].s, &before[i]);
 	}
 	EACH_STREAM
-		stream_store(&s[i], h[i]);
+		ni_store(&s[i].s, h[i]);
 }
 
 SHA_NI void sha256_ni_1(uint32_t *const h[], const uint8_t *const data[], size_t blocks)

@@ -1,6 +1,6 @@
 /*
- * SHA-256 against the published vectors and against wolfSSL's. Everything runs twice: with what
- * CPUID chose, and with the portable kernel.
+ * SHA-256 against the published vectors and against wolfSSL's. Everything runs once with what is
+ * chosen for this CPU, and then with each kernel that it can run, one after the other.
  */
 #include "sha256.h"
 #include "sha256_impl.h"
@@ -12,9 +12,32 @@
 #include <wolfssl/options.h>
 #include <wolfssl/wolfcrypt/sha256.h>
 
+/* NULL, then the name of one available kernel after the other; false at the end. */
+static bool next_impl(size_t *idx)
+{
+	size_t count;
+	const struct sha256_kernel *kernels = sha256_kernels(&count);
+	if (*idx == 0) {
+		cr_assert_eq(sha256_force_impl(NULL), 0);
+		++*idx;
+		return true;
+	}
+	for (; *idx <= count; ++*idx) {
+		const struct sha256_kernel *k = &kernels[*idx - 1];
+		if (sha256_kernel_is_available(k)) {
+			cr_assert_eq(sha256_force_impl(k->name), 0);
+			for (unsigned n = 1; n <= SHA256_WIDTH_MAX; n++)
+				cr_assert_eq(sha256_kernel_for(n), k);
+			++*idx;
+			return true;
+		}
+		cr_assert_eq(sha256_force_impl(k->name), -ENOENT);
+	}
+	return false;
+}
+
 /* Runs the statement behind it with each implementation. */
-#define EACH_IMPL \
-	for (int portable = 0; portable < 2 && (sha256_force_portable(portable), true); portable++)
+#define EACH_IMPL for (size_t impl = 0; next_impl(&impl);)
 
 static uint64_t random_next(uint64_t *state)
 {
@@ -47,7 +70,7 @@ static void check_digest(const struct sha256 *s, const uint8_t *data, size_t byt
 	uint8_t expected[32], digest[32];
 	reference(data, bytes, expected);
 	sha256_digest(s, digest);
-	cr_assert_arr_eq(digest, expected, 32, "%s, %zu bytes", sha256_impl_name(), bytes);
+	cr_assert_arr_eq(digest, expected, 32, "%s, %zu bytes", sha256_impl_name(1), bytes);
 }
 
 static void check_vector(const char *message, size_t times, const char *expected_hex)
@@ -125,20 +148,24 @@ Test(sha256, random_splits)
 	free(data);
 }
 
-Test(sha256, midstate_is_taken_up_by_either_implementation)
+Test(sha256, midstate_is_taken_up_by_any_implementation)
 {
 	uint8_t *data = random_bytes(10000, 4);
-	for (int from = 0; from < 2; from++) {
+	uint64_t rng = 9;
+	EACH_IMPL {
+		size_t count;
+		const struct sha256_kernel *kernels = sha256_kernels(&count);
+		const char *from = impl == 1 ? NULL : sha256_impl_name(1);
 		for (size_t frontier = 0; frontier < 10000; frontier += 64 * 7) {
 			struct sha256 s, resumed;
-			sha256_force_portable(from);
 			sha256_init(&s);
 			sha256_update(&s, data, frontier);
 			memset(&resumed, 0xee, sizeof(resumed));
 			sha256_resume(&resumed, s.h, s.bytes);
-			sha256_force_portable(!from);
+			(void)sha256_force_impl(kernels[random_next(&rng) % count].name);
 			sha256_update(&resumed, data + frontier, 10000 - frontier);
 			check_digest(&resumed, data, 10000);
+			cr_assert_eq(sha256_force_impl(from), 0);
 		}
 	}
 	free(data);
@@ -212,49 +239,160 @@ Test(sha256, lanes_of_uneven_lengths)
 
 Test(sha256, lanes_of_equal_lengths)
 {
-	uint8_t *data = random_bytes(64 * 100, 7);
+	uint8_t *data = random_bytes(64 * 300, 7);
 	EACH_IMPL {
-		for (size_t count = 1; count < 10; count++) {
-			struct sha256 states[10];
-			struct sha256_lane lanes[10];
+		for (size_t count = 1; count <= LANES_MAX; count++) {
+			struct sha256 states[LANES_MAX];
+			struct sha256_lane lanes[LANES_MAX];
 			for (size_t i = 0; i < count; i++) {
 				sha256_init(&states[i]);
-				lanes[i] = (struct sha256_lane){&states[i], data + 64 * i, 64 * 50};
+				lanes[i] = (struct sha256_lane){&states[i], data + 64 * i, 64 * 200};
 			}
 			sha256_update_lanes(lanes, count);
 			for (size_t i = 0; i < count; i++)
-				check_digest(&states[i], data + 64 * i, 64 * 50);
+				check_digest(&states[i], data + 64 * i, 64 * 200);
 		}
 	}
 	free(data);
 }
 
-/* Kernels write to no state but those they were given, and to nothing of these but h. */
-Test(sha256, kernels_keep_to_their_states)
+/* The data of a state begins anywhere in memory. */
+Test(sha256, lanes_of_any_alignment)
 {
-	uint8_t *data = random_bytes(64 * 4, 8);
-	uint32_t h[4][8];
-	memset(h, 0xab, sizeof(h));
-	if (sha256_ni_available()) {
-		sha256_ni_2((uint32_t *[]){h[1], h[2]}, (const uint8_t *[]){data, data + 64}, 0);
-		for (int i = 0; i < 32; i++)
-			cr_assert_eq(h[i / 8][i % 8], 0xabababab);
-		sha256_ni_2((uint32_t *[]){h[1], h[2]}, (const uint8_t *[]){data, data + 64}, 3);
-		sha256_ni_1((uint32_t *[]){h[0]}, (const uint8_t *[]){data}, 3);
-		cr_assert_arr_eq(h[0], h[1], 32);
-		cr_assert_arr_neq(h[1], h[2], 32);
-		for (int i = 0; i < 8; i++)
-			cr_assert_eq(h[3][i], 0xabababab);
+	uint8_t *data = random_bytes(64 * 20 + 128, 10);
+	EACH_IMPL {
+		for (size_t shift = 0; shift < 64; shift++) {
+			struct sha256 states[SHA256_WIDTH_MAX];
+			struct sha256_lane lanes[SHA256_WIDTH_MAX];
+			for (size_t i = 0; i < SHA256_WIDTH_MAX; i++) {
+				sha256_init(&states[i]);
+				lanes[i] = (struct sha256_lane){&states[i], data + shift + i, 64 * 20};
+			}
+			sha256_update_lanes(lanes, SHA256_WIDTH_MAX);
+			for (size_t i = 0; i < SHA256_WIDTH_MAX; i++)
+				check_digest(&states[i], data + shift + i, 64 * 20);
+		}
 	}
 	free(data);
 }
 
-Test(sha256, name_says_which)
+/* Kernels write to no state but those they were given, and to nothing of these but h; places that
+ * are not wanted share one. */
+Test(sha256, kernels_keep_to_their_states)
 {
-	sha256_force_portable(true);
-	cr_assert_str_eq(sha256_impl_name(), "portable");
-	sha256_force_portable(false);
-	cr_assert_str_eq(sha256_impl_name(), sha256_ni_available() ? "sha-ni" : "portable");
+	uint8_t *data = random_bytes(64 * 32, 8);
+	size_t count;
+	const struct sha256_kernel *kernels = sha256_kernels(&count);
+	for (size_t i = 0; i < count; i++) {
+		const struct sha256_kernel *k = &kernels[i];
+		uint32_t h[SHA256_WIDTH_MAX + 2][8], one[8];
+		uint32_t *states[SHA256_WIDTH_MAX];
+		const uint8_t *from[SHA256_WIDTH_MAX];
+		if (!sha256_kernel_is_available(k))
+			continue;
+		memset(h, 0xab, sizeof(h));
+		for (unsigned s = 0; s < k->width; s++) {
+			states[s] = h[1 + s];
+			from[s] = data + 64 * s;
+		}
+		k->run(states, from, 0);
+		for (size_t word = 0; word < sizeof(h) / 4; word++)
+			cr_assert_eq(((uint32_t *)h)[word], 0xabababab, "%s", k->name);
+		k->run(states, from, 3);
+		for (unsigned s = 0; s < k->width; s++) {
+			memset(one, 0xab, sizeof(one));
+			sha256_portable_1(&(uint32_t *){one}, &from[s], 3);
+			cr_assert_arr_eq(one, states[s], 32, "%s", k->name);
+		}
+		for (int word = 0; word < 8; word++) {
+			cr_assert_eq(h[0][word], 0xabababab, "%s", k->name);
+			cr_assert_eq(h[1 + k->width][word], 0xabababab, "%s", k->name);
+		}
+
+		memset(h, 0xab, sizeof(h));
+		for (unsigned s = 1; s < k->width; s++) {
+			states[s] = h[2];
+			from[s] = from[0];
+		}
+		k->run(states, from, 5);
+		memset(one, 0xab, sizeof(one));
+		sha256_portable_1(&(uint32_t *){one}, &from[0], 5);
+		cr_assert_arr_eq(one, h[1], 32, "%s", k->name);
+	}
+	free(data);
+}
+
+/* --- the choice ------------------------------------------------------------------------------- */
+
+static uint64_t clock_ns;
+
+/* A measurement by this clock finds all of them the same. */
+static uint64_t still_clock(void)
+{
+	return clock_ns;
+}
+
+/* One by which whoever is measured later is faster: an interval is shorter each time. */
+static uint64_t shrinking_clock(void)
+{
+	static uint64_t step_ns = 1 << 24;
+	step_ns -= 1 << 16;
+	return clock_ns += step_ns;
+}
+
+static void check_choice(void)
+{
+	for (unsigned n = 1; n <= SHA256_WIDTH_MAX; n++) {
+		cr_assert(sha256_kernel_is_available(sha256_kernel_for(n)));
+		cr_assert_str_eq(sha256_impl_name(n), sha256_kernel_for(n)->name);
+	}
+	cr_assert_geq(sha256_lanes_wanted(), 1);
+	cr_assert_leq(sha256_lanes_wanted(), SHA256_WIDTH_MAX);
+	cr_assert_str_eq(sha256_impl_name(1000), sha256_impl_name(SHA256_WIDTH_MAX));
+}
+
+Test(sha256, choice_follows_the_measurement)
+{
+	size_t count;
+	const struct sha256_kernel *kernels = sha256_kernels(&count), *last = NULL;
+	check_choice();
+	for (size_t i = 0; i < count; i++) {
+		if (sha256_kernel_is_available(&kernels[i]))
+			last = &kernels[i];
+	}
+
+	/* All the same: a stream runs alone, since nothing is gained by company. */
+	sha256_calibrate(still_clock);
+	check_choice();
+	cr_assert_eq(sha256_lanes_wanted(), 1);
+	cr_assert_eq(sha256_kernel_for(1)->width, 1);
+
+	sha256_calibrate(shrinking_clock);
+	check_choice();
+	cr_assert_eq(sha256_kernel_for(SHA256_WIDTH_MAX), last);
+
+	cr_assert_eq(sha256_force_impl(NULL), 0);
+	check_choice();
+}
+
+Test(sha256, more_streams_are_never_worse)
+{
+	unsigned before = 0;
+	for (unsigned n = 1; n <= SHA256_WIDTH_MAX; n++) {
+		const struct sha256_kernel *k = sha256_kernel_for(n);
+		unsigned used = n < k->width ? n : k->width, rate = k->rate / k->width * used;
+		cr_assert_geq(rate + k->width, before);
+		before = rate;
+	}
+}
+
+Test(sha256, unknown_names_change_nothing)
+{
+	cr_assert_eq(sha256_force_impl("portable"), 0);
+	cr_assert_eq(sha256_force_impl("sha-512"), -ENOENT);
+	cr_assert_str_eq(sha256_impl_name(1), "portable");
+	cr_assert_str_eq(sha256_impl_name(16), "portable");
+	cr_assert_eq(sha256_lanes_wanted(), 1);
 }
 
 Test(sha256, hex)
