@@ -158,6 +158,16 @@ static enum take refuse(struct conn *c, const struct arrival *a, struct reply *r
 	return begin(c, a, &pl, ret_used);
 }
 
+/* What comes after an init that waits, waits, too. */
+static void do_init(struct conn *c, const struct upload_id *id, const uint8_t *json,
+	uint32_t json_bytes, struct reply *rp)
+{
+	struct uploads *u = c->rt->uploads;
+	if (!upload_init(u, id, (const char *)json, json_bytes, rp) &&
+		!upload_gate_pass(u, id, &c->gate))
+		conn_stop(c, STOP_GATE);
+}
+
 static enum take take_init(struct conn *c, const struct arrival *a, struct reply *rp,
 	uint32_t *ret_used)
 {
@@ -167,8 +177,7 @@ static enum take take_init(struct conn *c, const struct arrival *a, struct reply
 		return refuse(c, a, rp, MQTT_RC_UNSPECIFIED, "invalid_filemeta", false, ret_used);
 	*ret_used = a->head_bytes + a->have;
 	if (a->have == p->payload_bytes) {
-		upload_init(c->rt->uploads, &a->id, (const char *)a->in->data + a->head_bytes,
-			p->payload_bytes, rp);
+		do_init(c, &a->id, a->in->data + a->head_bytes, p->payload_bytes, rp);
 		return TAKE_DONE;
 	}
 	if (payload_keep(c, &pl, a->in, a->head_bytes, p->payload_bytes) < 0) {
@@ -358,8 +367,7 @@ void conn_publish_whole(struct conn *c, const uint8_t *data, uint32_t bytes, str
 		filecmd_parse(rp->topic, rp->topic_bytes, &cmd);
 		struct upload_id id = {rp->clientid, rp->clientid_bytes, cmd.fileid,
 			(uint32_t)cmd.fileid_bytes};
-		upload_init(c->rt->uploads, &id, (const char *)data + head_bytes,
-			p.payload_bytes, rp);
+		do_init(c, &id, data + head_bytes, p.payload_bytes, rp);
 	}
 }
 

@@ -143,7 +143,7 @@ struct transfer {
 	struct fin *fins;        /* the one being worked on, and those that joined or wait */
 	bool fin_recorded;
 	struct pending *aborts;  /* replies that wait for the transfer to be dropped */
-	struct pending *late_inits; /* came behind an abort: carried out when that is done */
+	struct pending *late_inits; /* came behind a fin or an abort: carried out when that is done */
 	struct pending *inits;   /* replies that wait for the staging file */
 	uint64_t fin_ms;         /* when the running fin began */
 

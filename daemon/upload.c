@@ -199,12 +199,16 @@ static bool init_accept(struct transfer *t, struct meta *m, struct reply *rp)
 	return true;
 }
 
+static bool has_meta(const struct transfer *t, const struct meta *m)
+{
+	return t->has_meta && meta_equal(&t->meta, m);
+}
+
 /* An init that names a transfer that is there already. */
 static void init_again(struct transfer *t, struct meta *m, struct reply *rp)
 {
 	struct uploads *u = t->u;
-	bool same = t->has_meta && meta_equal(&t->meta, m);
-	if (same) {
+	if (has_meta(t, m)) {
 		meta_fini(m);
 		transfer_touch(t);
 		if (t->inits)
@@ -236,8 +240,15 @@ static void init_again(struct transfer *t, struct meta *m, struct reply *rp)
 	}
 }
 
-/* What an abort that has not been carried out yet would take along: waits for it. */
-static void init_late(struct transfer *t, struct meta *m, struct reply *rp)
+/* An abort would take along what the init changes, and a fin that came before it is about what there
+ * was then. One that changes nothing need not wait, unless the fin may end the generation. */
+static bool waits_for_end(const struct transfer *t, const struct meta *m)
+{
+	return t->aborts || (t->fins && (t->previous || !has_meta(t, m)));
+}
+
+/* Waits for the end of a fin or an abort. False: refused, for want of memory. */
+static bool init_late(struct transfer *t, struct meta *m, struct reply *rp)
 {
 	struct pending *p = pending_new(rp, NULL);
 	if (!p || !(p->meta = malloc(sizeof(*m)))) {
@@ -245,27 +256,27 @@ static void init_late(struct transfer *t, struct meta *m, struct reply *rp)
 		if (p)
 			reply_fail(rp, MQTT_RC_UNSPECIFIED, "no_memory", true);
 		free(p);
-		return;
+		return false;
 	}
 	*p->meta = *m;
 	p->next = t->late_inits;
 	t->late_inits = p;
+	return true;
 }
 
-/* m is taken over. */
-static void init_begin(struct uploads *u, const struct upload_id *id, struct meta *m, struct reply *rp)
+/* m is taken over. False: it waits. */
+static bool init_begin(struct uploads *u, const struct upload_id *id, struct meta *m, struct reply *rp)
 {
 	struct outcome o;
 	int err = journal_error(u->rt->journal);
 	if (!err && m->has_size && m->size > u->conf->transfer.file_bytes_max)
 		err = -EFBIG;
 	struct transfer *t = err ? NULL : transfer_find(u, id);
+	if (t && waits_for_end(t, m))
+		return !init_late(t, m, rp);
 	if (t) {
-		if (t->aborts)
-			init_late(t, m, rp);
-		else
-			init_again(t, m, rp);
-		return;
+		init_again(t, m, rp);
+		return true;
 	}
 	if (!err)
 		t = open_transfer(u, id, m->has_size ? m->size : 0, &err);
@@ -273,26 +284,27 @@ static void init_begin(struct uploads *u, const struct upload_id *id, struct met
 		outcome_storage(&o, err);
 		meta_fini(m);
 		reply_finish(rp, &o);
-		return;
+		return true;
 	}
 	t->own_meta = true;
 	log_debug("transfer opened", LS("clientid", t->clientid, t->clientid_bytes),
 		LS("fileid", t->fileid, t->fileid_bytes), LZ("name", m->name), NULL);
 	init_accept(t, m, rp);
+	return true;
 }
 
-void upload_init(struct uploads *u, const struct upload_id *id, const char *json, uint32_t json_bytes,
+bool upload_init(struct uploads *u, const struct upload_id *id, const char *json, uint32_t json_bytes,
 	struct reply *rp)
 {
 	struct meta m = {0};
 	const char *error = meta_parse(json, json_bytes, &m);
-	if (error)
-		reply_fail(rp, MQTT_RC_UNSPECIFIED, error, false);
-	else
-		init_begin(u, id, &m, rp);
+	if (!error)
+		return init_begin(u, id, &m, rp);
+	reply_fail(rp, MQTT_RC_UNSPECIFIED, error, false);
+	return true;
 }
 
-/* The aborts of t are done; it may be gone, but is pinned. */
+/* What they waited for is done; t may be gone, but is pinned. */
 static void late_inits_begin(struct transfer *t)
 {
 	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes};
@@ -306,19 +318,22 @@ static void late_inits_begin(struct transfer *t)
 	while (all) {
 		struct pending *p = all;
 		all = p->next;
-		init_begin(t->u, &id, p->meta, p->reply);
+		(void)init_begin(t->u, &id, p->meta, p->reply);
 		free(p->meta);
 		free(p);
 	}
 }
 
-/* What they would begin is aborted at once. */
-static void late_inits_skip(struct transfer *t)
+/* They are not carried out. o NULL: what they would begin is aborted at once, so they succeed. */
+static void late_inits_skip(struct transfer *t, const struct outcome *o)
 {
 	while (t->late_inits) {
 		struct pending *p = t->late_inits;
 		t->late_inits = p->next;
-		reply_after_journal(t->u, p->reply, NULL, JOURNAL_WRITTEN);
+		if (o)
+			reply_finish(p->reply, o);
+		else
+			reply_after_journal(t->u, p->reply, NULL, JOURNAL_WRITTEN);
 		meta_fini(p->meta);
 		free(p->meta);
 		free(p);
@@ -372,7 +387,7 @@ void upload_abort(struct uploads *u, const struct upload_id *id, struct reply *r
 	struct pending *p = pending_new(rp, NULL);
 	if (!p)
 		return;
-	late_inits_skip(t);
+	late_inits_skip(t, NULL);
 	p->next = t->aborts;
 	t->aborts = p;
 	transfer_step(t);
@@ -401,7 +416,6 @@ static void abort_now(struct transfer *t)
 	struct uploads *u = t->u;
 	transfer_drop(t, RECORD_ABORTED);
 	aborts_answer(u, aborts);
-	late_inits_begin(t);
 }
 
 /* --- status ----------------------------------------------------------------------------------- */
@@ -513,11 +527,12 @@ void transfer_step(struct transfer *t)
 				struct pending *aborts = t->aborts;
 				t->aborts = NULL;
 				aborts_answer(t->u, aborts);
-				late_inits_begin(t);
 			}
 			break;
 		}
 	} while (!t->gone && t->state != before);
+	if (t->late_inits && !t->fins && !t->aborts)
+		late_inits_begin(t);
 	if (!t->gone)
 		transfer_gate_step(t);
 	transfer_unpin(t);
@@ -542,7 +557,7 @@ void uploads_discard_waiting(struct transfer *t)
 		t->inits = p->next;
 		pending_fail(p, &o);
 	}
-	late_inits_skip(t);
+	late_inits_skip(t, &o);
 	while (t->gates)
 		upload_gate_cancel(t->gates);
 }

@@ -30,7 +30,9 @@ struct upload_id {
 	uint32_t fileid_bytes;
 };
 
-void upload_init(struct uploads *u, const struct upload_id *id, const char *json, uint32_t json_bytes,
+/* True: it is being carried out. False: it waits behind a fin or an abort; nothing that came after
+ * it may be begun before the gate lets it pass (upload_gate_pass). */
+bool upload_init(struct uploads *u, const struct upload_id *id, const char *json, uint32_t json_bytes,
 	struct reply *rp);
 void upload_fin(struct uploads *u, const struct upload_id *id, const struct filecmd *cmd, struct reply *rp);
 void upload_abort(struct uploads *u, const struct upload_id *id, struct reply *rp);

@@ -2,7 +2,7 @@
 
 import json
 
-from harness import ALL, BOTH, V5, cases, check_ack, eq, sha256, some_bytes, yes
+from harness import ALL, BOTH, V5, cases, check_ack, eq, sha256, some_bytes, until, yes
 
 # What init must carry and may carry: every one is accepted.
 GOOD = [
@@ -182,3 +182,37 @@ def test_v5_packet_of_success_is_short(t):
     ack = c.publish("$file/f/init", b'{"name":"a"}')
     check_ack(ack, V5, 0, None)
     eq(len(ack.body), 2, "bytes of the body")
+
+
+@cases(mode=["$file", "$file-async"])
+def test_init_behind_a_fin(t, mode):
+    """Pipelined behind a fin, an init with other metadata is the next generation's, and what comes
+    after it, too."""
+    d = t.daemon()
+    c = t.client("c")
+    one, two = some_bytes(3_000_000, 1), some_bytes(2_000_000, 2)
+    messages = []
+    for name, data in (("one", one), ("two", two), ("empty", b"")):
+        messages.append(("$file/f/init", json.dumps({"name": name}).encode()))
+        messages += [(f"$file/f/{at}", data[at:at + 200_000]) for at in range(0, len(data), 200_000)]
+        messages.append((f"{mode}/f/fin/{len(data)}/{sha256(data)}", b""))
+    for ack in c.publish_all(messages, window=1000):
+        check_ack(ack, V5, 0, None)
+    until(lambda: len(d.exported_files()) == 3, "three exports")
+    eq(d.export("c", "f", "one"), one, "the first")
+    eq((d.export_root / "c/f~2/two").read_bytes(), two, "the second")
+    eq((d.export_root / "c/f~3/empty").read_bytes(), b"", "the third")
+
+
+def test_init_behind_a_fin_that_fails(t):
+    d = t.daemon()
+    c = t.client("c")
+    data = some_bytes(1_000_000)
+    messages = [("$file/f/init", b'{"name":"a"}'), ("$file/f/0", data), ("$file/f/fin/1000001", b""),
+                ("$file/f/init", b'{"name":"b"}'), ("$file/f/init", b'{"name":"a"}'),
+                (f"$file/f/fin/1000000/{sha256(data)}", b"")]
+    acks = c.publish_all(messages)
+    eq([a.reason for a in acks], [0, 0, 0x80, 0x80, 0, 0], "acks")
+    eq([a.reason_string for a in acks[2:4]], ["incomplete: [1000000,1000001)", "filemeta_conflict"],
+       "reasons")
+    eq(d.export("c", "f", "a"), data, "export")

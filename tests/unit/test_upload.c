@@ -4,6 +4,26 @@
  */
 #include "upload_commands.h"
 
+static struct caught small;
+static int gates_opened;
+
+static void note_gate(struct upload_gate *g)
+{
+	(void)g;
+	gates_opened++;
+}
+
+/* Answered into `small`. */
+static void begin_small(struct bench *b, uint64_t off, const void *data, uint32_t bytes)
+{
+	struct filecmd cmd = segment_cmd(off);
+	struct buf *buf = bufs_take(b->rt.bufs);
+	memcpy(buf->data, data, bytes);
+	ingest_small(b->rt.uploads, &ID, &cmd, buf, buf->data, bytes, reply_for(&small));
+	ingest_flush(b->rt.uploads);
+	buf_unref(buf);
+}
+
 Test(upload, small_segments_are_exported)
 {
 	struct bench b;
@@ -159,6 +179,48 @@ Test(upload, replays_and_generations)
 	cr_assert_eq(staging_count(&b), 0);
 	free(data);
 	bench_fini(&b);
+}
+
+/* An init with other metadata that is pipelined behind a fin is about what comes after it. */
+Test(upload, an_init_waits_for_the_fin_before_it)
+{
+	static const char *const others[] = {"{\"name\":\"b\"}", "{\"name\":\"a\"}"};
+	for (int same = 0; same < 2; same++) {
+		for (int fails = 0; fails < 2; fails++) {
+			struct bench b;
+			struct caught fin, init;
+			struct upload_gate g = {.resume = note_gate};
+			bench_init(&b);
+			assert_ok(do_init(&b, "{\"name\":\"a\"}"));
+			assert_ok(do_small(&b, 0, "abc", 3));
+			struct filecmd cmd = {.verb = FILECMD_FIN, .size = fails ? 4 : 3};
+			gates_opened = 0;
+			/* The segment that is being written holds the fin up. */
+			begin_small(&b, 0, "xyz", 3);
+			upload_fin(b.rt.uploads, &ID, &cmd, reply_for(&fin));
+			cr_expect_eq(upload_init(b.rt.uploads, &ID, others[same], 12, reply_for(&init)), same);
+			cr_expect_not(upload_gate_pass(b.rt.uploads, &ID, &g));
+			settle(&b);
+			cr_expect_eq(gates_opened, 1);
+			cr_assert(fin.done && init.done && small.done);
+			assert_ok(small);
+			if (fails)
+				assert_fails(fin, 0x80, "incomplete");
+			else
+				assert_ok(fin);
+			if (fails && !same)
+				assert_fails(init, 0x80, "filemeta_conflict");
+			else
+				assert_ok(init);
+			assert_ok(do_small(&b, 0, "new!", 4));
+			assert_ok(do_fin(&b, 4, NULL));
+			if (!fails)
+				assert_file(&b, "cam/f1/a", (const uint8_t *)"xyz", 3);
+			assert_file(&b, fails ? "cam/f1/a" : same ? "cam/f1~2/a" : "cam/f1~2/b",
+				(const uint8_t *)"new!", 4);
+			bench_fini(&b);
+		}
+	}
 }
 
 Test(upload, journal_rotates)

@@ -10,7 +10,7 @@
  *
  * The client is as conn.c is: its commands are in order, a pass over its buffer ends with
  * ingest_flush, each segment asks the gate first, and while a large one streams, or the gate is
- * shut, nothing else of it is begun.
+ * shut to a segment or behind an init that waits, nothing else of it is begun.
  *
  * A seed decides what is done; what the kernel and the threads do in the meantime it does not. So
  * one that has found something may have to run a few times: SEED=n runs one, SEEDS=n so many,
@@ -278,7 +278,8 @@ static void stream_step(struct client *cl)
 
 /* --- the other commands ----------------------------------------------------------------------- */
 
-static void do_init(struct file *f)
+/* False: it waits, and so does what comes after it. */
+static bool do_init(struct client *cl, struct file *f)
 {
 	static const char *const more[METAS] = {"", "", ",\"size\":", ",\"user_data\":{\"n\":1}",
 		",\"checksum\":\"0123456789012345678901234567890123456789012345678901234567890123\""};
@@ -290,7 +291,9 @@ static void do_init(struct file *f)
 	snprintf(json, sizeof(json), "{\"name\":\"%s\"%s%s}", meta_names[plan.meta], more[plan.meta], size);
 	trace("[%u] init %s\n", f->idx, json);
 	f->metas |= 1u << plan.meta;
-	upload_init(bench.rt.uploads, &f->id, json, (uint32_t)strlen(json), reply_for(log_push(f, &plan)));
+	struct reply *rp = reply_for(log_push(f, &plan));
+	return upload_init(bench.rt.uploads, &f->id, json, (uint32_t)strlen(json), rp) ||
+		upload_gate_pass(bench.rt.uploads, &f->id, &cl->gate);
 }
 
 /* What the blocks will be when all that is under way has succeeded. */
@@ -367,7 +370,7 @@ static bool begin_command(struct client *cl, struct buf *buf, uint32_t *used)
 		return false;
 	uint32_t what = any(100);
 	if (what < 14 || f->metas == 1u << META_NONE) {
-		do_init(f);
+		return do_init(cl, f);
 	} else if (what < 76) {
 		plan_segment(f, &cl->planned);
 		cl->has_planned = true;

@@ -61,11 +61,11 @@ struct cmd {
 	uint8_t stamp;
 	bool wrong_sum, dup, is_large, shaky; /* shaky: the exported file went away meanwhile */
 	uint32_t size;                        /* FIN */
-	bool has_sum, saw_abort, saw_init;    /* meanwhile */
+	bool has_sum, saw_abort;              /* meanwhile */
 	uint8_t sum[32];
 	struct version *version;              /* FIN: what success stood for */
 	uint32_t meta, metas_before;          /* INIT */
-	bool was_alone, behind_fin;           /* INIT: nothing else was unanswered; a fin was */
+	bool was_alone;                       /* INIT: nothing else was unanswered */
 	bool was_exported;                    /* AGE */
 };
 
@@ -256,7 +256,7 @@ static inline struct cmd *log_cmd(struct file *f, uint32_t i)
 	return &f->log[(f->log_at + i) % LOG_MAX];
 }
 
-/* Unlike other commands an init does not wait for what came before it. */
+/* Unlike other commands an init does not wait for the segments that came before it. */
 static inline void metas_add_later(struct file *f)
 {
 	for (uint32_t i = 0; i < f->log_count; i++) {
@@ -360,11 +360,7 @@ static inline void apply_init(struct file *f, struct cmd *c)
 		f->is_open = c->was_alone ? YES : UNKNOWN;
 	else if (f->is_open == NO && !c->was_alone)
 		f->is_open = UNKNOWN;
-	/* A fin that was waiting may have turned the transfer that it was for into the last export
-	 * again. */
-	f->metas = 1u << c->meta | (c->behind_fin ? f->metas : 0);
-	if (c->behind_fin && f->is_open == YES && f->last)
-		f->is_open = UNKNOWN;
+	f->metas = 1u << c->meta;
 	metas_add_later(f);
 }
 
@@ -443,8 +439,6 @@ static inline void check_fin_refused(struct file *f, const struct cmd *c)
 		check(f, c->saw_abort, "aborted by nobody");
 		return;
 	}
-	if (c->saw_init)
-		return; /* it does not wait for the fin, which may so have become another generation's */
 	if (is_sure)
 		blocks_digest(stamps, c->size, digest);
 	bool is_right = is_exported ? !c->has_sum : !(f->metas & (1u << META_NONE | 1u << META_WRONG_SUM));
@@ -524,10 +518,6 @@ static inline struct cmd *log_push(struct file *f, const struct cmd *c)
 		log_cmd(f, i)->saw_abort = true;
 	for (uint32_t i = 0; c->kind == CMD_FIN && i < f->log_count; i++)
 		to->saw_abort = to->saw_abort || log_cmd(f, i)->kind == CMD_ABORT;
-	for (uint32_t i = 0; c->kind == CMD_INIT && i < f->log_count; i++) {
-		to->behind_fin = to->behind_fin || log_cmd(f, i)->kind == CMD_FIN;
-		log_cmd(f, i)->saw_init = true;
-	}
 	return to;
 }
 
