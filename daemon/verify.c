@@ -1,10 +1,15 @@
 /*
- * verify.h: a queue, and threads that take up to VERIFY_LANES jobs from it at a time.
+ * verify.h: a queue, and threads that take as many jobs from it at a time as hashing can use lanes
+ * (sha256_lanes_wanted).
  *
- * Each round reads the next step of every job in hand into that job's part of the thread's buffer,
- * then feeds all of them in one call. A job that ends is posted back at once and its lane is filled
- * from the queue, so short jobs do not wait for long ones. A single job uses one lane and larger
- * reads do not help it: 256 KiB steps stay in the L2 cache.
+ * Each round reads the next step of every job in hand into a part of the thread's buffer, then
+ * feeds all of them in one call. A job that ends is posted back at once and its lane is filled from
+ * the queue, so short jobs do not wait for long ones; when the queue is empty the round is narrower.
+ * A thread that is awake fills up its lanes before another one is woken for them: the same bytes cost
+ * a third of the time in full lanes, and nobody waits longer than a few rounds.
+ *
+ * The buffer is divided among the jobs in hand, so that a round stays in the L2 cache however many
+ * they are. Larger steps do not help a job that is alone.
  */
 #include "verify.h"
 
@@ -15,40 +20,72 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { VERIFY_LANES = 4, STEP_BYTES = 256 * 1024 };
+enum {
+	/* Taken if they wait, even where hashing can use less: one that ends early leaves another
+	 * beside which the next one runs. */
+	LANES_MIN = 4,
+	JOBS_MAX = 16,
+	BUFFER_BYTES = 512 * 1024, STEP_BYTES_MAX = 256 * 1024, PAGE_BYTES = 4096,
+};
 
 struct verify {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	struct verify_job *head, **tail;
+	uint32_t queued;      /* jobs in the queue */
+	uint32_t places;      /* lanes that threads which are awake have left */
 	bool stop;
+	uint32_t lanes_wanted;
 	uint32_t threads_count;
 	pthread_t threads[];
 };
 
 struct worker {
 	struct verify *pool;
-	struct verify_job *jobs[VERIFY_LANES];
-	uint8_t *steps[VERIFY_LANES];
-	uint8_t *other; /* what a step is compared with */
+	struct verify_job *jobs[JOBS_MAX];
 	uint32_t count;
+	uint32_t lanes;       /* that they use */
+	uint32_t places;      /* its part of the pool's */
+	uint8_t *buffer;
+	uint8_t *other;       /* what a step is compared with */
 };
+
+/* A job that only compares keeps its thread as busy as a lane does. */
+static uint32_t lanes_of(const struct verify_job *job)
+{
+	return job->states[0] && job->states[1] ? 2 : 1;
+}
+
+static void take_job(struct worker *w)
+{
+	struct verify *v = w->pool;
+	struct verify_job *job = v->head;
+	v->head = job->next;
+	if (!v->head)
+		v->tail = &v->head;
+	v->queued--;
+	job->next = NULL;
+	w->jobs[w->count++] = job;
+	w->lanes += lanes_of(job);
+}
 
 /* Takes jobs until all lanes are used. Waits for the first one only. False: the pool ends. */
 static bool fill_lanes(struct worker *w)
 {
 	struct verify *v = w->pool;
+	uint32_t most = v->lanes_wanted < LANES_MIN ? LANES_MIN : v->lanes_wanted;
 	pthread_mutex_lock(&v->lock);
+	v->places -= w->places;
+	w->places = 0;
 	while (w->count == 0 && !v->head && !v->stop)
 		pthread_cond_wait(&v->wake, &v->lock);
-	while (w->count < VERIFY_LANES && v->head) {
-		struct verify_job *job = v->head;
-		v->head = job->next;
-		if (!v->head)
-			v->tail = &v->head;
-		job->next = NULL;
-		w->jobs[w->count++] = job;
-	}
+	while (w->lanes < most && w->count < JOBS_MAX && v->head)
+		take_job(w);
+	if (w->lanes < v->lanes_wanted)
+		w->places = v->lanes_wanted - w->lanes;
+	v->places += w->places;
+	if (v->head)
+		pthread_cond_signal(&v->wake);
 	bool more = w->count > 0 || !v->stop;
 	pthread_mutex_unlock(&v->lock);
 	return more;
@@ -78,14 +115,14 @@ static int compare_step(struct verify_job *job, const uint8_t *data, size_t byte
 	return 0;
 }
 
-/* The next bytes of a job: 1 and the span, 0 at its end, −errno. */
-static int next_span(struct worker *w, struct verify_job *job, uint8_t *step, const uint8_t **ret_data,
-	size_t *ret_bytes)
+/* The next bytes of a job, at most step_bytes: 1 and the span, 0 at its end, −errno. */
+static int next_span(struct worker *w, struct verify_job *job, uint8_t *step, size_t step_bytes,
+	const uint8_t **ret_data, size_t *ret_bytes)
 {
 	uint64_t left = job->bytes - job->done_bytes;
 	if (left == 0)
 		return 0;
-	size_t bytes = left < STEP_BYTES ? (size_t)left : STEP_BYTES;
+	size_t bytes = left < step_bytes ? (size_t)left : step_bytes;
 	int64_t n = read_range(job, &job->data, bytes, step, ret_data);
 	if (n < 0)
 		return (int)n;
@@ -101,33 +138,49 @@ static int next_span(struct worker *w, struct verify_job *job, uint8_t *step, co
 	return 1;
 }
 
-static void finish_job(struct worker *w, uint32_t lane, int res)
+static void begin_job(struct verify_job *job)
 {
-	struct verify_job *job = w->jobs[lane];
-	w->jobs[lane] = w->jobs[--w->count];
-	uint8_t *step = w->steps[lane];
-	w->steps[lane] = w->steps[w->count];
-	w->steps[w->count] = step;
+	job->next = NULL;
+	job->done_bytes = 0;
+	job->differs = false;
+}
+
+/* Posts a job back. The next one of its chain takes its place; else the last one in hand does. */
+static void finish_job(struct worker *w, uint32_t idx, int res)
+{
+	struct verify_job *job = w->jobs[idx], *then = job->then;
+	w->lanes -= lanes_of(job);
+	if (then) {
+		begin_job(then);
+		*then->states[1] = *job->states[1];
+		w->lanes += lanes_of(then);
+		w->jobs[idx] = then;
+	} else {
+		w->jobs[idx] = w->jobs[--w->count];
+	}
 	job->op.res = res;
-	ring_post(job->ring, &job->op);
+	ring_post(job->ring, &job->op); /* from here on it is its owner's */
 }
 
 /* One step of every job in hand. */
 static void run_round(struct worker *w)
 {
-	struct sha256_lane lanes[VERIFY_LANES * 2];
-	size_t lanes_count = 0;
+	struct sha256_lane lanes[JOBS_MAX * 2];
+	size_t lanes_count = 0, step_bytes = BUFFER_BYTES / w->count / PAGE_BYTES * PAGE_BYTES;
+	if (step_bytes > STEP_BYTES_MAX)
+		step_bytes = STEP_BYTES_MAX;
 	for (uint32_t i = 0; i < w->count;) {
+		struct verify_job *job = w->jobs[i];
 		const uint8_t *data = NULL;
 		size_t bytes = 0;
-		int res = next_span(w, w->jobs[i], w->steps[i], &data, &bytes);
+		int res = next_span(w, job, w->buffer + i * step_bytes, step_bytes, &data, &bytes);
 		if (res <= 0) {
 			finish_job(w, i, res);
 			continue;
 		}
 		for (int s = 0; s < 2; s++) {
-			if (w->jobs[i]->states[s])
-				lanes[lanes_count++] = (struct sha256_lane){.state = w->jobs[i]->states[s],
+			if (job->states[s])
+				lanes[lanes_count++] = (struct sha256_lane){.state = job->states[s],
 					.data = data, .data_bytes = bytes};
 		}
 		i++;
@@ -138,17 +191,15 @@ static void run_round(struct worker *w)
 static void *worker_main(void *arg)
 {
 	struct worker w = {.pool = arg};
-	for (int i = 0; i < VERIFY_LANES; i++) {
-		w.steps[i] = malloc(STEP_BYTES);
-		assert(w.steps[i]);
+	w.buffer = malloc(BUFFER_BYTES);
+	w.other = malloc(STEP_BYTES_MAX);
+	assert(w.buffer && w.other);
+	while (fill_lanes(&w)) {
+		if (w.count > 0)
+			run_round(&w);
 	}
-	w.other = malloc(STEP_BYTES);
-	assert(w.other);
-	while (fill_lanes(&w))
-		run_round(&w);
 	free(w.other);
-	for (int i = 0; i < VERIFY_LANES; i++)
-		free(w.steps[i]);
+	free(w.buffer);
 	return NULL;
 }
 
@@ -164,6 +215,7 @@ int verify_new(uint32_t threads, struct verify **ret)
 	pthread_mutex_init(&v->lock, NULL);
 	pthread_cond_init(&v->wake, NULL);
 	v->tail = &v->head;
+	v->lanes_wanted = sha256_lanes_wanted();
 	for (; v->threads_count < threads; v->threads_count++) {
 		int err = pthread_create(&v->threads[v->threads_count], NULL, worker_main, v);
 		if (err) {
@@ -192,12 +244,11 @@ void verify_free(struct verify *v)
 
 void verify_submit(struct verify *v, struct verify_job *job)
 {
-	job->next = NULL;
-	job->done_bytes = 0;
-	job->differs = false;
+	begin_job(job);
 	pthread_mutex_lock(&v->lock);
 	*v->tail = job;
 	v->tail = &job->next;
-	pthread_cond_signal(&v->wake);
+	if (++v->queued > v->places)
+		pthread_cond_signal(&v->wake);
 	pthread_mutex_unlock(&v->lock);
 }

@@ -6,8 +6,13 @@
  * another one. A thread takes several jobs at once and feeds them as lanes of one call
  * (sha256_update_lanes), reading files through the page cache in steps.
  *
- * The job, its states and its fds belong to the owner and stay put until done, which runs on the
- * owner's ring.
+ * Jobs may form a chain: each begins when the one before has ended, and its second state then takes
+ * up where the other's ended. So several segments that follow each other in a file are checked one by
+ * one while the digest of the file runs through, and after each of them it is known how that digest
+ * stood there: if one segment turns out to be wrong, what came before it is not lost.
+ *
+ * The jobs, their states and their fds belong to the owner and stay put until done, which runs on
+ * the owner's ring, in a chain in its order.
  */
 #ifndef SLUICE_VERIFY_H
 #define SLUICE_VERIFY_H
@@ -26,11 +31,15 @@ struct verify_range {
 
 struct verify_job {
 	struct op op;       /* posted back; op.res: 0, or −errno (−EIO: a file is shorter than said) */
-	struct verify_job *next;
+	struct verify_job *next; /* in the queue */
+	struct verify_job *then; /* the next of the chain; NULL: the last */
 	struct ring *ring;  /* where done runs */
 	uint64_t bytes;
 	struct verify_range data;
-	struct sha256 *states[2]; /* fed data; each may be NULL */
+	/* Fed data; each may be NULL. In a chain the second one is set when its job begins: to the
+	 * second one of the job before, which must have one. After a job that failed it is worth
+	 * nothing. */
+	struct sha256 *states[2];
 	bool compares;
 	struct verify_range with; /* compares: the other range; one that is shorter differs */
 	bool differs;       /* result of the comparison */
@@ -39,7 +48,7 @@ struct verify_job {
 
 int verify_new(uint32_t threads, struct verify **ret); /* 0 threads: one per core */
 void verify_free(struct verify *v);                    /* waits for jobs that run; NULL is fine */
-/* Any thread. job->op.done is called on job->ring. The job must be idle. */
+/* Any thread. job->op.done is called on job->ring. The job, and those of its chain, must be idle. */
 void verify_submit(struct verify *v, struct verify_job *job);
 
 #endif

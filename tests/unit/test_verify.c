@@ -286,6 +286,99 @@ Test(verify, many_at_once)
 	close(short_fd);
 }
 
+/* --- chains ----------------------------------------------------------------------------------- */
+
+enum { LINKS = 50 };
+
+struct chain {
+	struct verify_job jobs[LINKS];
+	struct sha256 own[LINKS], through[LINKS];
+	uint64_t from[LINKS + 1];
+};
+
+static uint32_t order_next;
+
+static void on_link_done(struct op *op)
+{
+	struct verify_job *job = (struct verify_job *)op;
+	const struct chain *c = job->with.mem ? (const void *)job->with.mem : NULL;
+	if (c) /* the watched chain: its jobs come back in their order */
+		cr_expect_eq(job - c->jobs, order_next++);
+	done_count++;
+}
+
+/* Ranges of random lengths that follow each other, some empty. */
+static void chain_make(struct chain *c, int fd, bool watched)
+{
+	memset(c, 0, sizeof(*c));
+	for (uint32_t i = 0; i < LINKS; i++) {
+		uint64_t bytes = rnd(5) ? rnd(20000) : 0;
+		c->jobs[i] = memory_job(c->from[i], bytes);
+		c->jobs[i].op.done = on_link_done;
+		if (fd >= 0)
+			c->jobs[i].data = (struct verify_range){.fd = fd, .off = c->from[i]};
+		c->jobs[i].with.mem = watched ? (const void *)c : NULL;
+		sha256_init(&c->own[i]);
+		memset(&c->through[i], 0xee, sizeof(c->through[i]));
+		c->jobs[i].states[0] = rnd(4) ? &c->own[i] : NULL;
+		c->jobs[i].states[1] = &c->through[i];
+		c->jobs[i].then = i + 1 < LINKS ? &c->jobs[i + 1] : NULL;
+		c->from[i + 1] = c->from[i] + bytes;
+	}
+	sha256_init(&c->through[0]);
+}
+
+static void chain_check(struct chain *c, uint32_t count)
+{
+	struct sha256 empty;
+	sha256_init(&empty);
+	for (uint32_t i = 0; i < count; i++) {
+		cr_expect_eq(c->jobs[i].op.res, 0);
+		expect_state(&c->through[i], empty, data, c->from[i + 1]);
+		if (c->jobs[i].states[0])
+			expect_state(&c->own[i], empty, data + c->from[i], c->from[i + 1] - c->from[i]);
+	}
+}
+
+/* One digest runs through, each job has its own, and the one that runs through is kept as it stood
+ * after each of them. */
+Test(verify, chains)
+{
+	static struct chain chains[8];
+	int fd = ring_world_file(&w, "f", data, DATA_BYTES);
+	for (uint32_t i = 0; i < 8; i++)
+		chain_make(&chains[i], i % 2 ? fd : -1, i == 5);
+	for (uint32_t i = 0; i < 8; i++)
+		verify_submit(verify, &chains[i].jobs[0]);
+	ring_world_until(&w, &done_count, 8 * LINKS);
+	cr_expect_eq(order_next, LINKS);
+	for (uint32_t i = 0; i < 8; i++)
+		chain_check(&chains[i], LINKS);
+	close(fd);
+}
+
+/* A job that fails does not stop those behind it: their own digests are right. */
+Test(verify, a_chain_with_a_failure)
+{
+	static struct chain c;
+	struct sha256 empty;
+	int fd = ring_world_file(&w, "f", data, 1000);
+	sha256_init(&empty);
+	chain_make(&c, -1, true);
+	c.jobs[LINKS / 2].data = (struct verify_range){.fd = fd, .off = 900};
+	c.jobs[LINKS / 2].bytes = 101;
+	verify_submit(verify, &c.jobs[0]);
+	ring_world_until(&w, &done_count, LINKS);
+	cr_expect_eq(c.jobs[LINKS / 2].op.res, -EIO);
+	chain_check(&c, LINKS / 2);
+	for (uint32_t i = LINKS / 2 + 1; i < LINKS; i++) {
+		cr_expect_eq(c.jobs[i].op.res, 0);
+		if (c.jobs[i].states[0])
+			expect_state(&c.own[i], empty, data + c.from[i], c.from[i + 1] - c.from[i]);
+	}
+	close(fd);
+}
+
 Test(verify, the_end_waits_for_what_was_submitted)
 {
 	static struct many all[MANY];
