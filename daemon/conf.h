@@ -15,14 +15,15 @@ enum conf_prealloc { CONF_RESERVE, CONF_SPARSE };
 enum conf_layout { CONF_LAYOUT_PLAIN, CONF_LAYOUT_EMQX };
 enum conf_log_level { CONF_LOG_ERROR, CONF_LOG_WARN, CONF_LOG_INFO, CONF_LOG_DEBUG };
 
-enum { CONF_LISTEN_MAX = 8, CONF_SUBSCRIBERS_MAX = 64 };
+enum { CONF_LISTEN_MAX = 8, CONF_SUBSCRIBERS_MAX = 64, CONF_ADDRESS_MAX = 80 };
 
 struct conf {
 	char *data;                      /* data: directory; ./sluice-data */
 	uint32_t reactors;               /* reactors: 1–64, or 0 for auto */
-	enum conf_durability durability; /* durability: crash; power is refused until it is built */
+	enum conf_durability durability; /* durability: crash; of listeners that don't say */
 	char *listen[CONF_LISTEN_MAX];   /* listen: numeric "ADDR:PORT" or "[v6]:PORT"; port 0 is
-					  * any free one */
+					  * any free one; perhaps with " durability=power" behind it:
+					  * conf_listener takes them apart */
 	uint32_t listen_count;           /* 1 or more */
 
 	struct {
@@ -121,6 +122,14 @@ int conf_set(struct conf *c, const char *assignment, char *ret_error, size_t err
 /* Checks what spans keys (buffer sizes, directories that lie within each other, …) and that
  * export.group exists. Errors as above. */
 int conf_check(const struct conf *c, char *ret_error, size_t error_max);
+/* What the idx-th item of `listen` says. */
+struct conf_listener {
+	char address[CONF_ADDRESS_MAX];
+	enum conf_durability durability;
+};
+void conf_listener(const struct conf *c, uint32_t idx, struct conf_listener *ret);
+/* Is any listener's durability power? */
+bool conf_has_power(const struct conf *c);
 /* Every key with its value as YAML that conf_load_file takes; "# default" behind what is
  * unchanged. */
 void conf_dump(const struct conf *c, FILE *to);

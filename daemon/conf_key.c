@@ -121,10 +121,6 @@ static int parse_word(const struct conf_key *key, const char *text, uint64_t *re
 {
 	char list[128] = "";
 
-	if (key->refused && !strcmp(text, key->refused))
-		return conf_fail(place,
-			"%s: %s is not built into this version; use %s, or leave the key out.",
-			key->path, text, key->text);
 	for (size_t i = 0; key->words[i]; i++) {
 		size_t used = strlen(list);
 		const char *separator;

@@ -40,7 +40,6 @@ struct conf_key {
 	uint16_t count_offset;    /* CONF_LIST: of its uint32_t count */
 	uint64_t min, max;        /* inclusive */
 	const char *const *words; /* CONF_WORD and CONF_COUNT, NULL-terminated */
-	const char *refused;      /* a word that is known but can't be used, or NULL */
 	const char *item_form;    /* what item_valid wants, for messages */
 	bool (*item_valid)(const char *item); /* CONF_LIST: or NULL for any text */
 };
@@ -87,7 +86,10 @@ int conf_count_parse(const char *text, uint64_t *ret_count);
 /* The shortest form that the parsers above take, exactly the same value. */
 void conf_size_format(uint64_t bytes, char ret_text[CONF_TEXT_BYTES_MAX]);
 void conf_time_format(uint64_t ms, char ret_text[CONF_TEXT_BYTES_MAX]);
-/* True for "a.b.c.d:port" and "[v6]:port", addresses numeric, port 0–65535. */
+/* An item of `listen`: "a.b.c.d:port" or "[v6]:port", addresses numeric, port 0–65535; then
+ * options, each once and with one space before it: "durability=crash" or "durability=power". What
+ * is not said stays in *ret, which may be partly changed when false is returned. */
+bool conf_listen_parse(const char *text, struct conf_listener *ret);
 bool conf_listen_valid(const char *text);
 
 /* What conf_scan found: each key and section of the file in its order. */

@@ -56,14 +56,14 @@ const struct conf_key conf_keys[] = {
 	{.path = "data", .text = "./sluice-data", .type = CONF_STRING, MEMBER(data, char *)},
 	COUNT_AUTO("reactors", reactors, 1, 64),
 	{.path = "durability", .text = "crash", .type = CONF_WORD,
-		MEMBER(durability, enum conf_durability), .words = durability_words,
-		.refused = "power"},
+		MEMBER(durability, enum conf_durability), .words = durability_words},
 	{.path = "listen", .text = "127.0.0.1:1883", .type = CONF_LIST,
 		.offset = offsetof(struct conf, listen),
 		.count_offset = offsetof(struct conf, listen_count), .min = 1,
 		.max = CONF_LISTEN_MAX,
 		.item_valid = conf_listen_valid,
-		.item_form = "a numeric ADDR:PORT such as 127.0.0.1:1883 or [::1]:1883"},
+		.item_form = "a numeric ADDR:PORT such as 127.0.0.1:1883 or [::1]:1883, "
+			"perhaps with \" durability=power\" behind it"},
 
 	WORD("log.level", log.level, enum conf_log_level, "info", level_words),
 

@@ -129,7 +129,7 @@ void conf_time_format(uint64_t ms, char ret_text[CONF_TEXT_BYTES_MAX])
 	snprintf(ret_text, CONF_TEXT_BYTES_MAX, "%" PRIu64 "%s", ms / unit->factor, unit->name);
 }
 
-bool conf_listen_valid(const char *text)
+static bool address_valid(const char *text)
 {
 	const char *colon = strrchr(text, ':');
 	char host[INET6_ADDRSTRLEN];
@@ -152,4 +152,53 @@ bool conf_listen_valid(const char *text)
 	memcpy(host, text, host_bytes);
 	host[host_bytes] = '\0';
 	return inet_pton(v6 ? AF_INET6 : AF_INET, host, &address) == 1;
+}
+
+static bool option_parse(const char *text, struct conf_listener *ret)
+{
+	if (!strcmp(text, "durability=crash"))
+		ret->durability = CONF_CRASH;
+	else if (!strcmp(text, "durability=power"))
+		ret->durability = CONF_POWER;
+	else
+		return false;
+	return true;
+}
+
+bool conf_listen_parse(const char *text, struct conf_listener *ret)
+{
+	const char *space = strchr(text, ' ');
+	size_t bytes = space ? (size_t)(space - text) : strlen(text);
+
+	if (bytes >= sizeof(ret->address))
+		return false;
+	memcpy(ret->address, text, bytes);
+	ret->address[bytes] = '\0';
+	/* There is one option only as yet: a second word would be one given twice. */
+	return address_valid(ret->address) && (!space || option_parse(space + 1, ret));
+}
+
+bool conf_listen_valid(const char *text)
+{
+	struct conf_listener listener;
+
+	return conf_listen_parse(text, &listener);
+}
+
+void conf_listener(const struct conf *c, uint32_t idx, struct conf_listener *ret)
+{
+	*ret = (struct conf_listener){.durability = c->durability};
+	(void)conf_listen_parse(c->listen[idx], ret); /* it was valid when it was set */
+}
+
+bool conf_has_power(const struct conf *c)
+{
+	for (uint32_t i = 0; i < c->listen_count; i++) {
+		struct conf_listener listener;
+
+		conf_listener(c, i, &listener);
+		if (listener.durability == CONF_POWER)
+			return true;
+	}
+	return false;
 }

@@ -231,7 +231,7 @@ static void on_timer(struct timer *t)
 
 /* --- beginning -------------------------------------------------------------------------------- */
 
-void conn_accept(struct reactor *rt, int fd)
+void conn_accept(struct reactor *rt, int fd, bool is_power)
 {
 	struct conn *c = NULL;
 	if (atomic_fetch_add(&open_count, 1) < rt->conf->mqtt.connections_max)
@@ -244,6 +244,7 @@ void conn_accept(struct reactor *rt, int fd)
 	sock_setup(fd);
 	c->rt = rt;
 	c->fd = fd;
+	c->is_power = is_power;
 	c->timer.fire = on_timer;
 	c->gate.resume = on_gate;
 	c->out_tail = &c->out;

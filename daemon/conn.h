@@ -84,6 +84,7 @@ struct conn {
 	bool last_large;                    /* the last PUBLISH was a large segment: peek first */
 	bool no_problem_info;               /* Request Problem Information is 0 */
 	bool expiry_was_0;                  /* DISCONNECT may not raise it [MQTT-3.14.2-2] */
+	bool is_power;                      /* its commands are acknowledged when they survive the machine */
 	bool fin_sent;                      /* CLOSING: our side of the stream is ended */
 	uint16_t move_to;                   /* MOVING: index of the reactor */
 	uint16_t keep_alive_s;              /* as it applies; 0: none */
@@ -130,7 +131,7 @@ void conns_end_all(struct conns *cs);
 
 /* --- conn.c --- */
 /* Takes over fd. */
-void conn_accept(struct reactor *rt, int fd);
+void conn_accept(struct reactor *rt, int fd, bool is_power);
 /* Ends it: takes it out of everything, sends DISCONNECT with `reason` to a v5 client (0: no word),
  * and closes it. with_will: the session's will is published. Idempotent. */
 void conn_end(struct conn *c, uint8_t reason, bool with_will);

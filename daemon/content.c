@@ -2,7 +2,7 @@
  * What a transfer holds, and how far it is hashed.
  *
  * Invariants: cover is what the journal says (an extent enters cover in the same call that appends
- * its record); contiguous is the end of cover's run from 0; frontier ≤ contiguous unless a fin for
+ * its record), synced that part of it which the journal says is on the disk; contiguous is the end of cover's run from 0; frontier ≤ contiguous unless a fin for
  * a smaller size rewound it; hash has been fed exactly [0, frontier). A hash job that ran while
  * content below its end was taken out (content_gen moved) is dropped.
  */
@@ -21,6 +21,7 @@ static void on_behind(struct op *op);
 void content_init(struct transfer *t)
 {
 	cover_init(&t->cover, t->u->conf->transfer.extents_max);
+	cover_init(&t->synced, t->u->conf->transfer.extents_max);
 	sha256_init(&t->hash);
 	t->hash_job.op.done = on_hashed;
 	t->behind_op.done = on_behind;
@@ -61,6 +62,12 @@ int transfer_add_extent(struct transfer *t, uint64_t from, uint64_t to)
 	return 0;
 }
 
+int transfer_add_synced(struct transfer *t, uint64_t from, uint64_t to)
+{
+	int err = transfer_add_extent(t, from, to);
+	return err ? err : cover_add(&t->synced, from, to);
+}
+
 /* Lowers the frontier to the last midstate at or below `to`. */
 static void frontier_rewind(struct transfer *t, uint64_t to)
 {
@@ -85,6 +92,17 @@ void transfer_rewind(struct transfer *t, uint64_t to)
 	frontier_rewind(t, to);
 }
 
+/* Content from `from` on is not what was hashed. */
+static void content_rewind(struct transfer *t, uint64_t from)
+{
+	t->content_gen++;
+	t->hash_stalled = false;
+	frontier_rewind(t, from);
+	if (t->mids_count > from / MIDSTATE_BYTES)
+		t->mids_count = (uint32_t)(from / MIDSTATE_BYTES);
+	refresh_contiguous(t);
+}
+
 void transfer_uncover(struct transfer *t, uint64_t from, uint64_t to)
 {
 	struct record r = {.type = RECORD_UNCOVER, .tid = t->tid, .from = from, .to = to};
@@ -94,13 +112,31 @@ void transfer_uncover(struct transfer *t, uint64_t from, uint64_t to)
 		r.to = cover_run_end(&t->cover, from, NULL);
 		(void)cover_remove(&t->cover, from, r.to);
 	}
+	if (cover_remove(&t->synced, from, r.to) < 0)
+		(void)cover_remove(&t->synced, from, cover_run_end(&t->synced, from, NULL));
 	journal_append(t->u->rt->journal, &r);
-	t->content_gen++;
-	t->hash_stalled = false;
-	frontier_rewind(t, from);
-	if (t->mids_count > from / MIDSTATE_BYTES)
-		t->mids_count = (uint32_t)(from / MIDSTATE_BYTES);
+	content_rewind(t, from);
+}
+
+void transfer_lose(struct transfer *t, int err)
+{
+	struct record r = {.type = RECORD_LOST, .tid = t->tid};
+	struct extent e;
+	log_error("the disk lost bytes of a staging file: they are received again",
+		LS("clientid", t->clientid, t->clientid_bytes), LS("fileid", t->fileid, t->fileid_bytes),
+		LU("bytes", t->cover.bytes - t->synced.bytes), LU("kept", t->synced.bytes),
+		LE("error", err), NULL);
+	journal_append(t->u->rt->journal, &r);
+	cover_fini(&t->cover);
+	cover_init(&t->cover, t->u->conf->transfer.extents_max);
+	for (uint64_t at = 0; cover_next(&t->synced, at, &e); at = e.to) {
+		if (cover_add(&t->cover, e.from, e.to) < 0)
+			transfer_uncover(t, e.from, UINT64_MAX); /* no memory: they are received again, too */
+	}
+	t->broken = true;
+	t->staging_gen++;
 	refresh_contiguous(t);
+	content_rewind(t, t->contiguous);
 }
 
 void transfer_restart_hash(struct transfer *t)

@@ -2,8 +2,8 @@
  * Publishing: a verified staging file appears in the export directory, whole, once, under a name
  * nobody had, and durable before anyone is told.
  *
- *     SYNC (once the journal has let go of what lies beyond the size: truncate; fsync the file) → RECORD (the path
- *     is journaled) → PARENTS (mkdir) → DIR (mkdir, exclusive: a taken one moves to the next suffix, back to RECORD) →
+ *     SYNC (once the journal has let go of what lies beyond the size: truncate; fsync the file, and staging/ if
+ *     its entry is new: sync.c) → RECORD (what was synced, and the path, are journaled) → PARENTS (mkdir) → DIR (mkdir, exclusive: a taken one moves to the next suffix, back to RECORD) →
  *     OPEN_DIR → MANIFEST (create, write, fsync) → RENAME (never replaces) → SYNC_DIRS (the new directory and each
  *     one above it) → PUBLISHED (journaled, synced) → done
  *
@@ -25,7 +25,7 @@
  * be durable, the file stays: after a restart both readings of the journal find it there.
  *
  * A failed fsync of the staging file is final for that file, since the next one was seen to succeed
- * over lost writes: it is deleted and received again.
+ * over lost writes: what was not synced before is received again, into another file (sync.c).
  */
 #include <assert.h>
 #include <errno.h>
@@ -64,7 +64,7 @@ struct publish {
 	uint32_t dirs_count;         /* directories on the path */
 	uint32_t dir_idx;
 	bool renamed, made_dir, fd_counted;
-	bool lost;                   /* the staging file is gone, or not to be trusted */
+	bool lost;                   /* the staging file is gone */
 	int dir_fd, parent_fd, manifest_fd;
 	char *manifest;
 	size_t manifest_bytes, manifest_put;
@@ -424,6 +424,28 @@ static void write_manifest(struct publish *p)
 		(uint32_t)(p->manifest_bytes - p->manifest_put), p->manifest_put);
 }
 
+static void on_file_synced(struct journal_waiter *w, int err)
+{
+	struct transfer *t = container_of(w, struct transfer, waiter);
+	struct record r = {.type = RECORD_SYNCED, .tid = t->tid, .to = t->exported.size};
+	if (err) {
+		publish_end(t->publish, err);
+		return;
+	}
+	/* If the publish fails further on, all of it is there still, also after a power cut. */
+	if (transfer_add_synced(t, 0, t->exported.size) == 0)
+		journal_append(t->u->rt->journal, &r);
+	record_path(t->publish);
+}
+
+static void sync_content(struct publish *p)
+{
+	struct transfer *t = p->t;
+	p->state = PUBLISH_SYNC;
+	t->waiter.done = on_file_synced;
+	sync_file(t, &t->waiter, true);
+}
+
 static void begin(struct publish *p)
 {
 	struct transfer *t = p->t;
@@ -439,24 +461,8 @@ static void begin(struct publish *p)
 		t->waiter.done = on_recorded;
 		journal_wait(t->u->rt->journal, &t->waiter, JOURNAL_WRITTEN);
 	} else {
-		p->state = PUBLISH_SYNC;
-		ring_fsync(t->u->rt->ring, &p->op, t->fd);
+		sync_content(p);
 	}
-}
-
-static void on_file_synced(struct publish *p, int res)
-{
-	struct transfer *t = p->t;
-	if (res == 0) {
-		record_path(p);
-		return;
-	}
-	log_error("the disk lost bytes of a staging file: it is received again",
-		LS("clientid", t->clientid, t->clientid_bytes), LS("fileid", t->fileid, t->fileid_bytes),
-		LE("error", res), NULL);
-	(void)sys_unlinkat(t->u->store->staging_fd, t->staging, 0); /* at once: the new file has the same name */
-	p->lost = true;
-	publish_end(p, res);
 }
 
 static void on_dir_made(struct publish *p, int res)
@@ -549,12 +555,11 @@ static void on_manifest_opened(struct publish *p, int fd)
 	write_manifest(p);
 }
 
-/* Is an error all there is to know? A name that is taken, and a sync of the file that failed, want
- * more than the end. */
+/* Is an error all there is to know? A name that is taken wants more than the end. */
 static bool is_final(const struct publish *p, int res)
 {
 	bool makes_name = p->state == PUBLISH_PARENTS || p->state == PUBLISH_DIR || p->state == PUBLISH_RENAME;
-	return res < 0 && p->state != PUBLISH_SYNC && !(makes_name && res == -EEXIST);
+	return res < 0 && !(makes_name && res == -EEXIST);
 }
 
 static void step(struct publish *p)
@@ -576,11 +581,9 @@ static void step(struct publish *p)
 		ring_ftruncate(ring, &p->op, t->fd, t->exported.size);
 		break;
 	case PUBLISH_TRUNCATE:
-		p->state = PUBLISH_SYNC;
-		ring_fsync(ring, &p->op, t->fd);
+		sync_content(p);
 		break;
-	case PUBLISH_SYNC:
-		on_file_synced(p, res);
+	case PUBLISH_SYNC: /* on_file_synced goes on */
 		break;
 	case PUBLISH_RECORD:
 		p->dir_idx = 0;

@@ -17,6 +17,9 @@
  * generation, which takes over the replays acknowledged so far, so that a file sent again with
  * changes ends whole.
  *
+ * A segment of a connection of durability power stays in the list, its range locked, until its bytes
+ * are on the disk (sync.c); only then does it count.
+ *
  * Neighbouring small segments that may start together become one gathered write.
  */
 #include "upload.h"
@@ -58,6 +61,7 @@ static struct seg *seg_new(struct uploads *u, struct transfer *t, const struct f
 	s->off = cmd->offset;
 	s->bytes = bytes;
 	s->export_fd = -1;
+	s->is_power = rp->is_power;
 	s->has_checksum = cmd->has_checksum;
 	memcpy(s->checksum, cmd->checksum, sizeof(s->checksum));
 	transfer_pin(t);
@@ -179,36 +183,73 @@ static void on_settled(struct journal_waiter *w, int err)
 	seg_free(s);
 }
 
-/* The bytes are where they belong: from now on the segment counts, and is acknowledged when the
- * journal says so too. */
-static void seg_settle(struct seg *s)
+/* Acknowledged when the journal has got so far. */
+static void seg_wait_journal(struct seg *s)
 {
-	struct transfer *t = s->t;
-	struct record r = {.type = RECORD_EXTENT, .tid = t->tid, .from = s->off, .to = seg_end(s)};
-	int err = transfer_add_extent(t, s->off, seg_end(s));
-	if (err) {
-		seg_fail_errno(s, err);
-		return;
-	}
-	journal_append(s->u->rt->journal, &r);
 	list_remove(s);
 	set_state(s, SEG_SETTLING);
 	buf_unref(s->buf);
 	s->buf = NULL;
 	s->waiter.done = on_settled;
-	journal_wait(s->u->rt->journal, &s->waiter, JOURNAL_WRITTEN);
-	transfer_touch(t);
+	journal_wait(s->u->rt->journal, &s->waiter, s->is_power ? JOURNAL_SYNCED : JOURNAL_WRITTEN);
+	transfer_touch(s->t);
 }
 
-/* Nothing was changed: acknowledged with what was acknowledged before. */
+/* From now on the segment counts. */
+static void seg_count(struct seg *s, enum record_type type)
+{
+	struct transfer *t = s->t;
+	struct record r = {.type = type, .tid = t->tid, .from = s->off, .to = seg_end(s)};
+	int err = type == RECORD_SYNCED ? transfer_add_synced(t, s->off, seg_end(s)) :
+		transfer_add_extent(t, s->off, seg_end(s));
+	if (err) {
+		seg_fail_errno(s, err);
+		return;
+	}
+	journal_append(s->u->rt->journal, &r);
+	seg_wait_journal(s);
+}
+
+static void on_synced(struct journal_waiter *w, int err)
+{
+	struct seg *s = container_of(w, struct seg, waiter);
+	if (err)
+		seg_fail_errno(s, err);
+	else
+		seg_count(s, RECORD_SYNCED);
+}
+
+static void seg_sync(struct seg *s)
+{
+	set_state(s, SEG_SYNCING);
+	buf_unref(s->buf);
+	s->buf = NULL;
+	s->waiter.done = on_synced;
+	sync_file(s->t, &s->waiter, false);
+}
+
+/* The bytes are where they belong. */
+static void seg_settle(struct seg *s)
+{
+	if (s->t->state == TRANSFER_EXPORTED)
+		seg_count(s, RECORD_EXTENT); /* compared with an export, which is on the disk */
+	else if (s->staging_gen != s->t->staging_gen)
+		seg_fail_errno(s, -EIO); /* meanwhile its file failed to sync */
+	else if (s->is_power)
+		seg_sync(s);
+	else
+		seg_count(s, RECORD_EXTENT);
+}
+
+/* Nothing was changed: acknowledged with what was acknowledged before, or better. */
 static void seg_settle_unchanged(struct seg *s)
 {
-	list_remove(s);
-	set_state(s, SEG_SETTLING);
 	s->is_replay = true;
-	s->waiter.done = on_settled;
-	journal_wait(s->u->rt->journal, &s->waiter, JOURNAL_WRITTEN);
-	transfer_touch(s->t);
+	if (s->is_power && s->t->state != TRANSFER_EXPORTED &&
+		!cover_has(&s->t->synced, s->off, seg_end(s)))
+		seg_sync(s);
+	else
+		seg_wait_journal(s);
 }
 
 /* --- writing ---------------------------------------------------------------------------------- */
@@ -273,6 +314,7 @@ static void group_write(struct transfer *t, struct seg *first)
 	g->off = first->off;
 	for (struct seg *s = first; s; s = s->group_next) {
 		set_state(s, SEG_WRITING);
+		s->staging_gen = t->staging_gen;
 		g->iov[g->count++] = (struct iovec){(void *)s->payload, s->bytes};
 		g->bytes += s->bytes;
 	}
@@ -299,6 +341,7 @@ static bool seg_write(struct seg *s)
 	s->group_next = NULL;
 	if (s->stream) {
 		set_state(s, SEG_WRITING);
+		s->staging_gen = s->t->staging_gen;
 		stream_copy(s, on_copied);
 	} else {
 		group_write(s->t, s);
@@ -383,10 +426,12 @@ static void checked_against_staging(struct seg *s)
 		return;
 	}
 	if (cover_overlaps(&s->t->cover, s->off, seg_end(s))) {
+		/* After a power cut no old record may vouch for the new bytes. */
+		bool was_synced = cover_overlaps(&s->t->synced, s->off, seg_end(s));
 		transfer_uncover(s->t, s->off, seg_end(s));
 		set_state(s, SEG_UNCOVERING);
 		s->waiter.done = on_uncovered;
-		journal_wait(s->u->rt->journal, &s->waiter, JOURNAL_WRITTEN);
+		journal_wait(s->u->rt->journal, &s->waiter, was_synced ? JOURNAL_SYNCED : JOURNAL_WRITTEN);
 	} else if (s->stream && stream_scratch_fd(s) < 0) {
 		seg_settle(s); /* the payload was written where it belongs before it was checked */
 	} else if (!seg_write(s)) {
@@ -502,6 +547,11 @@ static bool seg_check(struct seg *s)
 		return check_against_export(s);
 	s->job.compares = cover_overlaps(&t->cover, s->off, seg_end(s));
 	bool in_staging = s->stream && stream_scratch_fd(s) < 0;
+	if (in_staging && s->staging_gen != t->staging_gen) {
+		set_state(s, SEG_CHECKING);
+		seg_fail_errno(s, -EIO); /* its file has been replaced */
+		return true;
+	}
 	bool wants_sum = s->has_checksum && !s->checked;
 	if (!s->job.compares && !wants_sum)
 		return in_staging ? (seg_settle(s), true) : seg_write(s);
@@ -576,6 +626,7 @@ static bool seg_start(struct transfer *t, struct seg *s)
 	if (!to_scratch && !staging_get(t))
 		return false;
 	set_state(s, SEG_RECEIVING);
+	s->staging_gen = t->staging_gen;
 	stream_start(s, to_scratch);
 	return true;
 }

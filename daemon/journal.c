@@ -5,9 +5,17 @@
  *       │                └─ file full ─► ROTATING ──► IDLE
  *     sync runs beside it: it covers what was written when it was submitted.
  *
+ * One sync at a time: who wants one while it runs waits for the next, and with all others who do:
+ * group commit. When nothing was written since the last one, nothing is done. The first batch
+ * after a sync says in a SYNC_MARK how far that reached, so that a reader can tell bytes that the
+ * disk lost from those that never got there.
+ *
  * Rotation runs on the ring's helper thread with blocking calls: it is rare and must be durable
  * before the old file goes. The old file is not deleted: renamed to spare-<reactor> it waits, with
  * its blocks, to become the next one, so that a disk that has become full stops no reactor.
+ *
+ * Where somebody is to wait for syncs (durability: power), the first files are written full of
+ * zeros: blocks that are only reserved would make each sync wait for the file system's journal too.
  */
 #include "journal.h"
 
@@ -22,7 +30,7 @@
 #include "ring.h"
 #include "store.h"
 
-enum { BATCH_BYTES_MIN = 64 * 1024, SMALL_FILE_STEP = 64 * 1024 };
+enum { BATCH_BYTES_MIN = 64 * 1024, SMALL_FILE_STEP = 64 * 1024, FILL_STEP = 256 * 1024 };
 
 enum journal_state { J_IDLE, J_WRITING, J_ROTATING };
 
@@ -47,6 +55,7 @@ struct journal {
 	struct op write_op;
 	/* syncs */
 	struct op sync_op;
+	uint64_t synced_off, syncing_off, marked_off; /* on the disk up to; being synced; said so up to */
 	struct journal_waiter *sync_wanted, *sync_running;
 	/* rotation */
 	struct op rotate_op;
@@ -145,10 +154,19 @@ static int blocks_take(int fd, uint64_t bytes)
 	return err == -EOPNOTSUPP ? 0 : err;
 }
 
+static int blocks_fill(int fd, uint64_t bytes)
+{
+	static const uint8_t zeros[FILL_STEP];
+	int err = 0;
+	for (uint64_t at = 0; !err && at < bytes; at += FILL_STEP)
+		err = sys_pwrite(fd, zeros, bytes - at < FILL_STEP ? (size_t)(bytes - at) : FILL_STEP, at);
+	return err;
+}
+
 /* Makes the spare into the next file: a header and a snapshot, durable with its directory entry.
  * What an older file left in its blocks never parses under the new salt. Blocking. */
 static int file_make(struct journal *j, uint64_t file_seq, uint64_t salt, const struct batch *snapshot,
-	int *ret_fd, uint64_t *ret_bytes)
+	bool fills, int *ret_fd, uint64_t *ret_bytes)
 {
 	char name[JOURNAL_NAME_MAX], spare[JOURNAL_NAME_MAX];
 	uint8_t header[RECORD_HEADER_BYTES];
@@ -167,6 +185,8 @@ static int file_make(struct journal *j, uint64_t file_seq, uint64_t salt, const 
 		bytes = (needed + SMALL_FILE_STEP - 1) / SMALL_FILE_STEP * SMALL_FILE_STEP;
 		err = blocks_take(fd, bytes);
 	}
+	if (!err && fills)
+		err = blocks_fill(fd, bytes);
 	if (!err)
 		err = sys_pwrite(fd, header, sizeof(header), 0);
 	if (!err)
@@ -194,6 +214,8 @@ void journal_reserve_next(struct journal *j)
 	spare_name(j, spare);
 	int fd = sys_openat(j->store->set_fd, spare, O_RDWR | O_CREAT, 0600);
 	int err = fd < 0 ? fd : blocks_take(fd, j->rt->conf->io.journal_bytes);
+	if (!err && conf_has_power(j->rt->conf))
+		err = blocks_fill(fd, j->rt->conf->io.journal_bytes);
 	if (fd >= 0)
 		sys_close(fd);
 	if (err) {
@@ -222,6 +244,7 @@ static void snapshot_adopt(struct journal *j)
 	j->salt = j->new_salt;
 	j->file_bytes = j->new_bytes;
 	j->write_off = RECORD_HEADER_BYTES + j->snapshot.w.bytes;
+	j->synced_off = j->marked_off = j->write_off;
 	j->filling.w.salt = j->salt;
 	j->filling.w.seq = j->snapshot.w.seq;
 	free(j->snapshot.w.buf);
@@ -250,7 +273,8 @@ int journal_new(struct reactor *rt, struct store *store, uint64_t file_seq, jour
 	batch_reset(&j->filling);
 	batch_reset(&j->writing);
 	snapshot_take(j);
-	int err = file_make(j, file_seq, j->new_salt, &j->snapshot, &j->new_fd, &j->new_bytes);
+	int err = file_make(j, file_seq, j->new_salt, &j->snapshot, conf_has_power(rt->conf), &j->new_fd,
+		&j->new_bytes);
 	if (err) {
 		free(j->snapshot.w.buf);
 		free(j);
@@ -338,7 +362,8 @@ static void write_batch(struct journal *j)
 static int call_rotate(struct op *op)
 {
 	struct journal *j = (struct journal *)((char *)op - offsetof(struct journal, rotate_op));
-	int err = file_make(j, j->file_seq + 1, j->new_salt, &j->snapshot, &j->new_fd, &j->new_bytes);
+	int err = file_make(j, j->file_seq + 1, j->new_salt, &j->snapshot, false, &j->new_fd,
+		&j->new_bytes);
 	if (err)
 		return err;
 	char old[JOURNAL_NAME_MAX], spare[JOURNAL_NAME_MAX];
@@ -367,12 +392,36 @@ static void start_sync(struct journal *j)
 		return;
 	j->sync_running = j->sync_wanted;
 	j->sync_wanted = NULL;
+	j->syncing_off = j->write_off;
+	STAT_ADD(j->rt, journal_syncs, 1);
 	ring_fdatasync(j->rt->ring, &j->sync_op, j->fd);
+}
+
+static void mark_sync(struct journal *j)
+{
+	struct record r = {.type = RECORD_SYNC_MARK, .size = j->synced_off};
+	if (j->synced_off > j->marked_off && j->filling.w.bytes > 0)
+		batch_put(&j->filling, &r);
+	if (j->filling.w.bytes > 0)
+		j->marked_off = j->synced_off;
+}
+
+/* Nothing was written since the last sync. */
+static bool wants_no_sync(const struct journal *j)
+{
+	return j->sync_wanted && !j->error && j->state == J_IDLE && op_is_idle(&j->sync_op) &&
+		j->synced_off == j->write_off;
 }
 
 /* True: waiters were called, who may have appended and waited anew. */
 static bool flush_once(struct journal *j)
 {
+	if (wants_no_sync(j)) {
+		struct journal_waiter *synced = j->sync_wanted;
+		j->sync_wanted = NULL;
+		waiters_call(synced, 0);
+		return true;
+	}
 	if (j->state != J_IDLE || batch_is_empty(&j->filling))
 		return false;
 	if (j->error) {
@@ -381,6 +430,7 @@ static bool flush_once(struct journal *j)
 		fail_waiters(j);
 		return true;
 	}
+	mark_sync(j);
 	if (j->filling.w.bytes > j->file_bytes - j->write_off) {
 		if (op_is_idle(&j->sync_op))
 			rotate(j);
@@ -432,6 +482,8 @@ static void on_synced(struct op *op)
 	j->sync_running = NULL;
 	if (op->res < 0)
 		fail(j, op->res);
+	else
+		j->synced_off = j->syncing_off;
 	waiters_call(done, j->error);
 }
 

@@ -50,7 +50,7 @@ static void on_accepted(struct op *op)
 	if (op->res >= 0 && l->rt->stopping)
 		sys_close(op->res);
 	else if (op->res >= 0)
-		conn_accept(l->rt, op->res);
+		conn_accept(l->rt, op->res, l->is_power);
 	if (op->more)
 		return;
 	if (l->rt->stopping)
@@ -61,9 +61,10 @@ static void on_accepted(struct op *op)
 		arm(l); /* it was gone before it was accepted, or the kernel begins anew */
 }
 
-void listener_start(struct listener *l, struct reactor *rt, int fd)
+void listener_start(struct listener *l, struct reactor *rt, int fd, bool is_power)
 {
-	*l = (struct listener){.rt = rt, .op.done = on_accepted, .retry.fire = on_retry, .fd = fd};
+	*l = (struct listener){.rt = rt, .op.done = on_accepted, .retry.fire = on_retry, .fd = fd,
+		.is_power = is_power};
 	arm(l);
 }
 

@@ -14,11 +14,12 @@ struct listener {
 	struct op op;
 	struct timer retry;    /* armed after an error that may pass */
 	int fd;                /* −1: closed */
+	bool is_power;         /* what its connections acknowledge survives the machine */
 	uint64_t logged_ms;    /* when the last error was logged */
 };
 
 /* Takes over fd, which listens. */
-void listener_start(struct listener *l, struct reactor *rt, int fd);
+void listener_start(struct listener *l, struct reactor *rt, int fd, bool is_power);
 /* Accepts no more; the descriptor is closed when nothing is in flight. */
 void listener_stop(struct listener *l);
 bool listener_is_closed(const struct listener *l);

@@ -106,9 +106,11 @@ static int probe_addresses(struct server *s)
 	int fds[CONF_LISTEN_MAX], err = 0;
 	uint32_t open = 0;
 	for (; open < s->conf.listen_count; open++) {
-		err = probe_address(s->conf.listen[open], &fds[open], s->names[open]);
+		struct conf_listener listener;
+		conf_listener(&s->conf, open, &listener);
+		err = probe_address(listener.address, &fds[open], s->names[open]);
 		if (err) {
-			fail_listen(s, s->conf.listen[open], err);
+			fail_listen(s, listener.address, err);
 			break;
 		}
 	}
@@ -199,8 +201,14 @@ static void announce(struct server *s)
 	reactors_listen(s->reactors, s->fds);
 	free(s->fds);
 	s->fds = NULL;
-	for (uint32_t i = 0; i < s->conf.listen_count; i++)
-		log_info("listening", LZ("addr", s->names[i]), NULL);
+	for (uint32_t i = 0; i < s->conf.listen_count; i++) {
+		struct conf_listener listener;
+		conf_listener(&s->conf, i, &listener);
+		if (listener.durability == CONF_POWER)
+			log_info("listening", LZ("addr", s->names[i]), LZ("durability", "power"), NULL);
+		else
+			log_info("listening", LZ("addr", s->names[i]), NULL);
+	}
 }
 
 /* --- counters --------------------------------------------------------------------------------- */
@@ -226,7 +234,8 @@ static void log_stats(const struct server *s)
 		SUM(s, segments), SUM(s, segments_replayed), SUM(s, segments_refused),
 		SUM(s, transfers_open), SUM(s, exported), SUM(s, aborted), SUM(s, expired),
 		SUM(s, failed), SUM(s, journal_batches), SUM(s, journal_records),
-		SUM(s, journal_bytes), SUM(s, hashed_bytes), SUM(s, buffers), SUM(s, pipes),
+		SUM(s, journal_bytes), SUM(s, journal_syncs), SUM(s, file_syncs), SUM(s, dir_syncs),
+		SUM(s, hashed_bytes), SUM(s, buffers), SUM(s, pipes),
 		LU("staged_bytes", atomic_load(&s->store->staged_bytes)),
 		LU("rss", sys_rss_bytes()), NULL);
 }

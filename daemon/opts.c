@@ -44,7 +44,7 @@ struct collected {
 	const char *assignments[ASSIGNMENTS_MAX];
 	unsigned assignments_count;
 	const char *data;
-	char listen[512]; /* joined by commas, as conf_set takes a list */
+	char listen[1024]; /* joined by commas, as conf_set takes a list */
 };
 
 static int fail(struct opts *ret, const char *format, const char *what)

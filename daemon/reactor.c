@@ -380,8 +380,11 @@ static void on_listen(struct op *op)
 		pipes_open_all(rt->bufs);
 	rt->listeners = calloc(count, sizeof(*rt->listeners));
 	for (uint32_t i = 0; i < count; i++) {
+		struct conf_listener listener;
+		conf_listener(rt->conf, i, &listener);
 		if (rt->listeners && !rt->stopping)
-			listener_start(&rt->listeners[i], rt, e->fds[i]);
+			listener_start(&rt->listeners[i], rt, e->fds[i],
+				listener.durability == CONF_POWER);
 		else
 			sys_close(e->fds[i]);
 	}

@@ -42,6 +42,7 @@ struct stats {
 	_Atomic uint64_t segments, segments_replayed, segments_refused;
 	_Atomic uint64_t transfers_open, exported, aborted, expired, failed;
 	_Atomic uint64_t journal_batches, journal_records, journal_bytes;
+	_Atomic uint64_t journal_syncs, file_syncs, dir_syncs; /* waited for: group commits */
 	_Atomic uint64_t hashed_bytes;
 	_Atomic uint64_t buffers, pipes;  /* in use, as of the last turn */
 	_Atomic uint64_t sessions, subscriptions, delivered, dropped; /* the broker's, likewise */

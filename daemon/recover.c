@@ -8,15 +8,18 @@
  * of the files; then the pasts become transfers, older generations first.
  *
  * What is believed: with the page cache surely alive (same boot and file system as when the set was
- * written) every journaled extent that lies within the staging file. Otherwise only what was
- * synced: a transfer whose publish had begun (its file was fsynced first); of the others nothing,
- * they are received again. All of that is said in the log.
+ * written) every journaled extent that lies within the staging file. Otherwise only what is marked
+ * synced, and a transfer whose publish had begun (its file was fsynced first); the rest is received
+ * again. All of that is said in the log.
  *
- * A staging file that no open transfer has is deleted: its transfer is over, or its opening was
- * never journaled and so none of it acknowledged. But when a journal is damaged, it may be one that
- * only the lost records name. Then it is set aside in <data>/orphans/, like the journal; the rest
- * is served. Files are set aside before the journal that explains why, so a start that is cut short
- * here is repeated by the next.
+ * A journal file ends at its first bad record. That is where the daemon stopped, or the machine: the
+ * last pages of a file reach the disk in any order, so after a power cut good records may lie behind
+ * the end. It is damage when the page cache is alive and yet something lies there, or when one of
+ * the records there is a mark that the file was on the disk further than this. A damaged file is set
+ * aside and reported; what was read of it, and the rest, are served.
+ *
+ * Staging files that nobody knows are set aside, too (recover_sweep.c), and before the journal that
+ * explains why, so a start that is cut short here is repeated by the next.
  *
  * Files: recover.c journals, the next set, the whole; recover_past.c records → pasts;
  * recover_restore.c pasts → transfers; recover_sweep.c the staging directory.
@@ -30,6 +33,19 @@
 #include <string.h>
 #include "log.h"
 #include "recover_impl.h"
+
+enum { TELL_MS = 1000, TELL_RECORDS = 4096 };
+
+void recover_tell(struct recovery *rc)
+{
+	uint64_t now = sys_mono_ms();
+	if (now < rc->told_ms + TELL_MS)
+		return;
+	rc->told_ms = now;
+	log_info("recovering", LU("records", rc->records), LU("journal_bytes", rc->read_bytes),
+		LU("of_bytes", rc->files_bytes), LU("transfers_seen", rc->pasts_count),
+		LU("transfers_ready", rc->restored), LU("ms", now - rc->began_ms), NULL);
+}
 
 /* --- files ------------------------------------------------------------------------------------ */
 
@@ -47,6 +63,9 @@ static int on_name(void *arg, const char *name)
 	if (rc->files_count == RECOVER_FILES_MAX)
 		return -E2BIG;
 	struct recover_file *f = &rc->files[rc->files_count++];
+	struct sys_stat st;
+	if (sys_stat_at(rc->set.fd, name, &st) == 0)
+		rc->files_bytes += st.size;
 	f->reactor_idx = idx;
 	f->seq = seq;
 	snprintf(f->name, sizeof(f->name), "%s", name);
@@ -102,6 +121,47 @@ static void note_damage(struct recovery *rc, struct recover_file *f, int err)
 	f->err = err;
 }
 
+/* Is the end of the records, where the reader stands, where they were lost rather than where they
+ * were written to? */
+static bool end_is_damage(const struct recovery *rc, struct record_reader reader)
+{
+	uint64_t end = reader.off + RECORD_HEADER_BYTES;
+	struct record r;
+	while (record_skip(&reader)) {
+		if (rc->set.cache_alive)
+			return true;
+		while (record_next(&reader, &r) == 1) {
+			if (r.type == RECORD_SYNC_MARK && r.size > end)
+				return true;
+		}
+	}
+	return false;
+}
+
+/* 0, also when it ends in damage; −ENOMEM. */
+static int read_records(struct recovery *rc, struct recover_file *f, struct record_reader *reader)
+{
+	struct record r;
+	int got;
+	while ((got = record_next(reader, &r)) == 1) {
+		int err = recover_apply(rc, &r);
+		if (err)
+			return err;
+		if (rc->records % TELL_RECORDS == 0) {
+			uint64_t before = rc->read_bytes;
+			rc->read_bytes += reader->off;
+			recover_tell(rc);
+			rc->read_bytes = before;
+		}
+	}
+	if (got < 0 || end_is_damage(rc, *reader)) {
+		log_error("journal damaged: what follows in this file is not read", LZ("file", f->name),
+			LU("offset", reader->off + RECORD_HEADER_BYTES), NULL);
+		note_damage(rc, f, got < 0 ? got : -EBADMSG);
+	}
+	return 0;
+}
+
 /* 1: read; 0: no whole checkpoint in it; −errno: −EBADMSG, −EINVAL, −EPROTO or of reading. */
 static int read_file(struct recovery *rc, struct recover_file *f)
 {
@@ -119,21 +179,10 @@ static int read_file(struct recovery *rc, struct recover_file *f)
 		err = has_whole_checkpoint(reader) ? 1 : 0;
 	}
 	if (err == 1) {
-		struct record r;
-		int got;
-		while ((got = record_next(&reader, &r)) == 1) {
-			int failed = recover_apply(rc, &r);
-			if (failed) {
-				free(buf);
-				return failed;
-			}
-		}
-		if (got < 0) {
-			log_error("journal damaged: what follows in this file is not read", LZ("file", f->name),
-				LU("offset", reader.off + RECORD_HEADER_BYTES), NULL);
-			note_damage(rc, f, got);
-		}
+		int failed = read_records(rc, f, &reader);
+		err = failed ? failed : 1;
 	}
+	rc->read_bytes += bytes;
 	free(buf);
 	return err;
 }
@@ -199,8 +248,8 @@ int recover_run(struct reactor **reactors, uint32_t count, char *ret_error, size
 		if (!reactors[i]->uploads)
 			err = -ENOMEM;
 	}
-	uint64_t began = sys_mono_ms();
 	if (!err) {
+		rc->began_ms = rc->told_ms = sys_mono_ms();
 		rc->store = reactors[0]->store;
 		rc->conf = reactors[0]->conf;
 		err = journal_set_open(rc->store, &rc->set);
@@ -218,7 +267,8 @@ int recover_run(struct reactor **reactors, uint32_t count, char *ret_error, size
 	if (!err) {
 		if (rc->records > count)
 			log_info("recovered", LU("records", rc->records), LU("transfers", rc->pasts_count),
-				LU("lost_extents", rc->lost), LU("ms", sys_mono_ms() - began), NULL);
+				LU("transfers_with_losses", rc->lost), LU("lost_bytes", rc->lost_bytes),
+				LU("ms", sys_mono_ms() - rc->began_ms), NULL);
 	} else if (err == -EPROTO) {
 		snprintf(ret_error, error_max, "the journal in %s was written by a newer sluiced: run that version, "
 			"or empty the directory", rc->conf->data);

@@ -14,6 +14,8 @@ static void past_free(struct past *p)
 	if (!p)
 		return;
 	cover_fini(&p->cover);
+	cover_fini(&p->synced);
+	free(p->former);
 	free((char *)p->open.clientid);
 	free((char *)p->open.fileid);
 	free((char *)p->open.text);
@@ -62,6 +64,7 @@ static struct past *past_of(struct recovery *rc, uint64_t tid)
 			return NULL;
 		(*slot)->tid = tid;
 		cover_init(&(*slot)->cover, UINT32_MAX);
+		cover_init(&(*slot)->synced, UINT32_MAX);
 		rc->pasts_count++;
 		if (tid > rc->tid_max)
 			rc->tid_max = tid;
@@ -117,11 +120,40 @@ static int apply_midstate(struct past *p, const struct record *r)
 	return 0;
 }
 
+int recover_keep_synced(struct past *p)
+{
+	struct extent e;
+	uint64_t run = 0;
+	int err = 0;
+	cover_fini(&p->cover);
+	cover_init(&p->cover, UINT32_MAX);
+	for (uint64_t at = 0; !err && cover_next(&p->synced, at, &e); at = e.to) {
+		if (e.from == 0)
+			run = e.to;
+		err = cover_add(&p->cover, e.from, e.to);
+	}
+	if (p->mids_count > run / MIDSTATE_BYTES)
+		p->mids_count = (uint32_t)(run / MIDSTATE_BYTES);
+	return err;
+}
+
+static int apply_staging(struct past *p, const struct record *r)
+{
+	char *name = copy_span(r->text, r->text_bytes);
+	if (!name)
+		return -ENOMEM;
+	free(p->former);
+	p->former = (char *)p->open.text;
+	p->open.text = name;
+	p->broken = false;
+	return 0;
+}
+
 int recover_apply(struct recovery *rc, const struct record *r)
 {
 	struct past *p;
 	rc->records++;
-	if (r->type == RECORD_CHECKPOINT_END)
+	if (r->type == RECORD_CHECKPOINT_END || r->type == RECORD_SYNC_MARK)
 		return 0;
 	if (!(p = past_of(rc, r->tid)))
 		return -ENOMEM;
@@ -139,7 +171,8 @@ int recover_apply(struct recovery *rc, const struct record *r)
 	case RECORD_UNCOVER:
 		if (p->mids_count > r->from / MIDSTATE_BYTES)
 			p->mids_count = (uint32_t)(r->from / MIDSTATE_BYTES);
-		return cover_remove(&p->cover, r->from, r->to);
+		return cover_remove(&p->synced, r->from, r->to) < 0 ? -ENOMEM :
+			cover_remove(&p->cover, r->from, r->to);
 	case RECORD_MIDSTATE:
 		return apply_midstate(p, r);
 	case RECORD_FIN:
@@ -162,6 +195,7 @@ int recover_apply(struct recovery *rc, const struct record *r)
 		p->exported.at_ms = r->at_ms;
 		cover_fini(&p->cover);
 		cover_init(&p->cover, UINT32_MAX);
+		cover_fini(&p->synced);
 		p->mids_count = 0;
 		return 0;
 	case RECORD_ABORTED:
@@ -170,8 +204,13 @@ int recover_apply(struct recovery *rc, const struct record *r)
 		p->dropped = true;
 		return 0;
 	case RECORD_SYNCED:
+		return cover_add(&p->cover, r->from, r->to) < 0 ? -ENOMEM :
+			cover_add(&p->synced, r->from, r->to);
 	case RECORD_LOST:
+		p->broken = true;
+		return recover_keep_synced(p);
 	case RECORD_STAGING:
+		return apply_staging(p, r);
 	case RECORD_SYNC_MARK:
 	case RECORD_CHECKPOINT_END:
 		break;

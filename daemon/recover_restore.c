@@ -15,47 +15,78 @@ static int by_tid(const void *a, const void *b)
 }
 
 /* Content from `from` on is not there. */
-static void lose(struct recovery *rc, struct past *p, const struct transfer *t, uint64_t from, const char *why)
+static void lose_from(struct past *p, uint64_t from)
 {
-	uint64_t before = p->cover.bytes;
-	(void)cover_remove(&p->cover, from, UINT64_MAX); /* reaches the end of the last extent: can't fail */
+	/* Reaches the end of the last extent: can't fail. */
+	(void)cover_remove(&p->cover, from, UINT64_MAX);
+	(void)cover_remove(&p->synced, from, UINT64_MAX);
 	if (p->mids_count > from / MIDSTATE_BYTES)
 		p->mids_count = (uint32_t)(from / MIDSTATE_BYTES);
+}
+
+/* Says what is missing of the content that there was. */
+static void tell_lost(struct recovery *rc, const struct past *p, uint64_t before, const char *why)
+{
 	if (p->cover.bytes == before)
 		return;
 	log_warn("received segments did not survive and are missing again",
-		LS("clientid", t->clientid, t->clientid_bytes), LS("fileid", t->fileid, t->fileid_bytes),
-		LU("bytes", before - p->cover.bytes), LZ("why", why), NULL);
+		LS("clientid", p->open.clientid, p->open.clientid_bytes),
+		LS("fileid", p->open.fileid, p->open.fileid_bytes), LU("bytes", before - p->cover.bytes),
+		LU("kept", p->cover.bytes), LZ("why", why), NULL);
 	rc->lost++;
+	rc->lost_bytes += before - p->cover.bytes;
 }
 
-/* Keeps of the content only what is surely on disk. */
-static void trust_content(struct recovery *rc, struct past *p, struct transfer *t)
+/* Keeps of the content only what is surely there. stat_err, st: of the staging file. 0 or −ENOMEM. */
+static int believe(struct recovery *rc, struct past *p, const struct transfer *t, int stat_err,
+	const struct sys_stat *st)
+{
+	uint64_t before = p->cover.bytes;
+	if (p->exported.path && !stat_err && st->size < p->exported.size) {
+		/* Not what was fsynced and then left alone: nothing that may be published. */
+		free(p->exported.path);
+		p->exported.path = NULL;
+		lose_from(p, 0);
+		tell_lost(rc, p, before, "the staging file was changed");
+		return 0;
+	}
+	/* Publishing begins with an fsync, and may have ended with the file in the export directory. */
+	if (p->exported.path)
+		return cover_add(&p->synced, 0, p->exported.size);
+	if (stat_err) {
+		lose_from(p, 0);
+		tell_lost(rc, p, before, "the staging file is gone");
+		if (before > 0)
+			recover_note_record(rc, t, before);
+		return 0;
+	}
+	if (!rc->set.cache_alive && recover_keep_synced(p) < 0)
+		return -ENOMEM;
+	tell_lost(rc, p, before, "the machine was restarted, or the file system mounted anew");
+	before = p->cover.bytes;
+	lose_from(p, st->size);
+	tell_lost(rc, p, before, "the staging file is too short");
+	return 0;
+}
+
+/* Gives the transfer the content that is believed. 0 or −ENOMEM. */
+static int trust_content(struct recovery *rc, struct past *p, struct transfer *t)
 {
 	struct sys_stat st = {0};
 	struct extent e;
 	uint64_t end = 0;
 	int err = sys_stat_at(rc->store->staging_fd, t->staging, &st);
 	t->staging_exists = err == 0;
-	if (p->exported.path && !err && st.size < p->exported.size) {
-		/* Not what was fsynced and then left alone: nothing that may be published. */
-		free(p->exported.path);
-		p->exported.path = NULL;
-		lose(rc, p, t, 0, "the staging file was changed");
-	}
-	if (p->exported.path)
-		; /* publishing begins with an fsync, and may have ended with the file in the export directory */
-	else if (!rc->set.cache_alive)
-		lose(rc, p, t, 0, "the machine was restarted");
-	else if (err)
-		lose(rc, p, t, 0, "the staging file is gone");
-	else
-		lose(rc, p, t, st.size, "the staging file is too short");
+	t->broken = p->broken;
+	if (believe(rc, p, t, err, &st) < 0)
+		return -ENOMEM;
 	for (uint64_t at = 0; cover_next(&p->cover, at, &e); at = e.to)
 		end = e.to;
 	t->cover = p->cover;
-	t->cover.extents_max = rc->conf->transfer.extents_max;
+	t->synced = p->synced;
+	t->cover.extents_max = t->synced.extents_max = rc->conf->transfer.extents_max;
 	cover_init(&p->cover, UINT32_MAX);
+	cover_init(&p->synced, UINT32_MAX);
 	uint64_t reserved = p->reserved > end ? p->reserved : end;
 	uint64_t allocated = st.blocks_bytes < reserved ? st.blocks_bytes : reserved;
 	transfer_count(t, reserved);
@@ -65,11 +96,13 @@ static void trust_content(struct recovery *rc, struct past *p, struct transfer *
 	atomic_fetch_add(&rc->store->staged_bytes, reserved);
 	atomic_fetch_add(&rc->store->unallocated_bytes, reserved - allocated);
 	atomic_fetch_add(&rc->store->open_count, 1);
+	return 0;
 }
 
 static int restore_open(struct recovery *rc, struct past *p, struct transfer *t)
 {
-	trust_content(rc, p, t);
+	if (trust_content(rc, p, t) < 0)
+		return -ENOMEM;
 	for (uint32_t i = 0; i < p->mids_count; i++) {
 		if (transfer_add_midstate(t, p->mids[i]) < 0)
 			return -ENOMEM;
@@ -167,6 +200,8 @@ int recover_restore(struct recovery *rc, struct reactor **reactors, uint32_t cou
 	for (uint32_t i = 0; !err && i < n; i++) {
 		if (!replay_window_over(rc, all[i]))
 			err = restore(rc, all[i], reactors, count);
+		rc->restored++;
+		recover_tell(rc);
 	}
 	free(all);
 	return err;

@@ -89,7 +89,7 @@ struct reply *reply_new(struct conn *c, const struct mqtt_publish *p, bool use_d
 		return NULL;
 	char *at = (char *)(rp + 1);
 	*rp = (struct reply){.reactor = c->rt, .packet_id = p->packet_id, .qos = p->qos,
-		.version = c->version, .dup = p->dup, .clientid_bytes = s->clientid_bytes,
+		.version = c->version, .dup = p->dup, .is_power = c->is_power, .clientid_bytes = s->clientid_bytes,
 		.topic_bytes = p->topic.bytes, .response_topic_bytes = response.bytes,
 		.correlation_bytes = correlation.bytes, .bytes = (uint32_t)bytes};
 	rp->clientid = put(&at, s->clientid, s->clientid_bytes);

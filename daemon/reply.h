@@ -51,6 +51,7 @@ struct reply {
 	uint8_t version;
 	bool is_async;               /* $file-async */
 	bool dup;                    /* the PUBLISH had DUP set */
+	bool is_power;               /* finished when what it says survives the machine */
 	bool is_ready;               /* what is to be acknowledged is known; waits for its turn */
 	bool is_detached;            /* on the connection's other list, which has no order */
 	bool is_finished;            /* the owner has let go; freed when it leaves the list */

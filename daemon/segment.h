@@ -20,8 +20,12 @@ enum seg_state {
 	/* Differs from what is covered: the record that takes the range out is being written. Next:
 	 * WRITING. */
 	SEG_UNCOVERING,
-	/* Small: payload → staging file. Large: scratch file → staging file. Next: SETTLING. */
+	/* Small: payload → staging file. Large: scratch file → staging file. Next: SYNCING,
+	 * SETTLING. */
 	SEG_WRITING,
+	/* Written, or known to be there; its connection wants it to survive the machine: its file is
+	 * being synced. Next: SETTLING. */
+	SEG_SYNCING,
 	/* Counts: its extent is in the journal's batch; when that is written it is acknowledged and
 	 * freed. It has left the transfer's list. */
 	SEG_SETTLING,
@@ -39,11 +43,13 @@ struct seg {
 	uint32_t bytes;
 	enum seg_state state;
 	bool has_checksum;
+	bool is_power;             /* acknowledged when it survives the machine */
 	bool is_replay;            /* answered as a replay of an exported file */
 	bool checked;              /* the checksum was right: not computed again */
 	bool received;             /* large: every byte is in its file; started again, it is checked */
 	bool is_against_export;    /* CHECKING compares with the exported file */
 	bool fd_counted;           /* CHECKING counts the staging file's fd */
+	uint32_t staging_gen;      /* of the staging file it was written to */
 	int export_fd;             /* −1, or the exported file it is compared with */
 	uint8_t checksum[32];
 	struct sha256 sha;

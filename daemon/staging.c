@@ -4,6 +4,12 @@
  *
  *     NONE ─get─► OPENING: open ─► fallocate ─► seed ─► OPEN        any failure ─► FAILED ─(told)─► NONE
  *
+ * A file that failed to sync is never written again (the kernel tells of lost writes once, and the next
+ * fsync succeeds over them). When nobody uses it any more, what was synced before is copied into a new
+ * one, with another name; the old one goes when the journal's record of that is on the disk.
+ *
+ *     any ─sync failed─► broken ─get─► OPENING: copy what was synced, fsync ─► OPEN, the new file
+ *
  * An fd that nobody uses stays open on a list of io.open_files; the least recently used is closed
  * when the list is full, so ten thousand abandoned transfers hold no more descriptors than that.
  */
@@ -12,6 +18,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "log.h"
@@ -20,6 +27,7 @@ static void on_opened(struct op *op);
 static void on_allocated(struct op *op);
 static void on_truncated(struct op *op);
 static void on_seeded(struct op *op);
+static void replace_start(struct transfer *t);
 
 void staging_init(struct transfer *t)
 {
@@ -65,6 +73,8 @@ void staging_let_go(struct transfer *t)
 		fd_close(t); /* else write-behind is still at work: staging_put closes it */
 	t->staging_state = STAGING_NONE;
 	t->staging_exists = false;
+	t->entry_synced = false;
+	t->staging_gen++;
 }
 
 void staging_abandon(struct transfer *t)
@@ -118,7 +128,9 @@ bool staging_get(struct transfer *t)
 {
 	switch (t->staging_state) {
 	case STAGING_NONE:
-		if (t->fd < 0)
+		if (t->broken && t->fd < 0)
+			replace_start(t);
+		else if (t->fd < 0)
 			open_start(t);
 		return false; /* else the one abandoned is still in use: staging_put goes on */
 	case STAGING_OPENING:
@@ -126,6 +138,11 @@ bool staging_get(struct transfer *t)
 		return false;
 	case STAGING_OPEN:
 		break;
+	}
+	if (t->broken) {
+		if (t->fd_users == 0)
+			replace_start(t);
+		return false; /* else the last who uses it goes on: staging_put */
 	}
 	if (t->fd < 0) {
 		open_start(t);
@@ -153,6 +170,9 @@ void staging_put(struct transfer *t)
 			transfer_step(t); /* who wants the file may open a new one */
 	} else if (t->gone) {
 		staging_close(t);
+	} else if (t->broken) {
+		if (t->state != TRANSFER_EXPORTED)
+			transfer_step(t); /* who wants the file has it replaced */
 	} else if (t->staging_state == STAGING_OPEN) {
 		lru_push(t);
 	}
@@ -204,7 +224,12 @@ static int call_seed(struct op *op)
 	for (uint64_t at = 0; !err && cover_next(&p->cover, at, &e); at = e.to)
 		err = sys_copy_range(fd, e.from, t->fd, e.from, e.to - e.from);
 	sys_close(fd);
-	return err;
+	if (err)
+		return err;
+	/* They were acknowledged over a file that survives the machine. */
+	err = sys_fsync(t->fd);
+	t->seed_unsynced = err < 0;
+	return err ? err : sys_fsync(t->u->store->staging_fd);
 }
 
 /* What was to be taken over has been, or never can be: a restart must not do it again, over what
@@ -227,11 +252,14 @@ static void on_seeded(struct op *op)
 		 * fin will say so. */
 		log_warn("replayed ranges could not be taken over", LS("clientid", t->clientid, t->clientid_bytes),
 			LS("fileid", t->fileid, t->fileid_bytes), LE("error", op->res), NULL);
+		if (t->seed_unsynced && !t->gone)
+			transfer_lose(t, op->res);
 	} else if (!t->gone) {
+		t->entry_synced = true;
 		struct extent e;
 		for (uint64_t at = 0; cover_next(&t->previous->cover, at, &e); at = e.to) {
-			struct record r = {.type = RECORD_EXTENT, .tid = t->tid, .from = e.from, .to = e.to};
-			if (transfer_add_extent(t, e.from, e.to) == 0)
+			struct record r = {.type = RECORD_SYNCED, .tid = t->tid, .from = e.from, .to = e.to};
+			if (transfer_add_synced(t, e.from, e.to) == 0)
 				journal_append(t->u->rt->journal, &r);
 		}
 	}
@@ -310,6 +338,157 @@ static void on_truncated(struct op *op)
 {
 	struct transfer *t = container_of(op, struct transfer, file_op);
 	opened(t, t->staging_err);
+}
+
+/* --- replacing -------------------------------------------------------------------------------- */
+
+/* Extents are copied from a list: the helper thread can't look at what the loop may change. */
+struct replace {
+	struct op op;
+	struct journal_waiter waiter;
+	struct transfer *t;
+	struct uploads *u;
+	char *old_name, *name;    /* owned */
+	int old_fd, fd;
+	uint32_t count;
+	struct extent extents[];
+};
+
+static void replace_free(struct replace *x)
+{
+	free(x->old_name);
+	free(x->name);
+	free(x);
+}
+
+static int call_replace(struct op *op)
+{
+	struct replace *x = container_of(op, struct replace, op);
+	int dir = x->u->store->staging_fd, old = x->old_fd, err = 0;
+	x->fd = sys_openat(dir, x->name, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	if (x->fd < 0)
+		return x->fd;
+	if (x->count && old < 0)
+		err = old = sys_openat(dir, x->old_name, O_RDONLY, 0);
+	for (uint32_t i = 0; err >= 0 && i < x->count; i++)
+		err = sys_copy_range(old, x->extents[i].from, x->fd, x->extents[i].from,
+			x->extents[i].to - x->extents[i].from);
+	if (old >= 0 && old != x->old_fd)
+		sys_close(old);
+	if (err >= 0)
+		err = sys_fsync(x->fd);
+	if (err >= 0)
+		err = sys_fsync(dir);
+	if (err < 0) {
+		sys_close(x->fd);
+		(void)sys_unlinkat(dir, x->name, 0);
+	}
+	return err < 0 ? err : 0;
+}
+
+static void on_old_unlinked(struct op *op)
+{
+	struct replace *x = container_of(op, struct replace, op);
+	if (op->res < 0 && op->res != -ENOENT)
+		log_warn("staging file could not be deleted", LZ("name", x->old_name), LE("error", op->res), NULL);
+	replace_free(x);
+}
+
+/* The journal knows the new name: what it may say of the old one is not believed any more. */
+static void on_replace_recorded(struct journal_waiter *w, int err)
+{
+	struct replace *x = container_of(w, struct replace, waiter);
+	if (err) { /* a restart may still want it */
+		replace_free(x);
+		return;
+	}
+	x->op.done = on_old_unlinked;
+	ring_unlinkat(x->u->rt->ring, &x->op, x->u->store->staging_fd, x->old_name, 0);
+}
+
+static void replaced(struct transfer *t, struct replace *x)
+{
+	struct record r = {.type = RECORD_STAGING, .tid = t->tid, .text = x->name,
+		.text_bytes = (uint32_t)strlen(x->name)};
+	fd_close(t);
+	t->fd = x->fd;
+	free(t->staging);
+	t->staging = x->name;
+	x->name = NULL;
+	t->staging_exists = true;
+	t->broken = false;
+	t->entry_synced = true;
+	t->fallocated = 0;
+	if (t->is_counted)
+		atomic_fetch_add(&t->u->store->unallocated_bytes, t->allocated);
+	t->allocated = 0;
+	journal_append(t->u->rt->journal, &r);
+	x->waiter.done = on_replace_recorded;
+	journal_wait(t->u->rt->journal, &x->waiter, JOURNAL_SYNCED);
+	log_info("staging file replaced", LS("clientid", t->clientid, t->clientid_bytes),
+		LS("fileid", t->fileid, t->fileid_bytes), LU("copied", t->synced.bytes), NULL);
+}
+
+static void on_replaced(struct op *op)
+{
+	struct replace *x = container_of(op, struct replace, op);
+	struct transfer *t = x->t;
+	int err = op->res;
+	if (!err) {
+		replaced(t, x);
+	} else {
+		/* What can't be read back is not there; the next try has less to copy. */
+		bool no_room = err == -ENOSPC || err == -EDQUOT || err == -ENOMEM || err == -EMFILE ||
+			err == -ENFILE;
+		if (!no_room && !t->gone && x->count > 0)
+			transfer_uncover(t, 0, UINT64_MAX);
+		replace_free(x);
+	}
+	if (err)
+		opened(t, err);
+	else
+		seed_or_done(t);
+}
+
+/* A name that the transfer's file has not had yet: a number behind a dot, which no first name has.
+ * NULL: out of memory. */
+static char *next_name(const char *name)
+{
+	const char *dot = strrchr(name, '.');
+	size_t digits = dot ? strspn(dot + 1, "0123456789") : 0;
+	bool is_first = digits == 0 || dot[1 + digits];
+	char *next = NULL;
+	if (asprintf(&next, "%.*s.%lu", (int)(is_first ? strlen(name) : (size_t)(dot - name)), name,
+		is_first ? 1 : strtoul(dot + 1, NULL, 10) + 1) < 0)
+		return NULL;
+	return next;
+}
+
+static void replace_start(struct transfer *t)
+{
+	uint32_t count = t->synced.count;
+	struct replace *x = calloc(1, sizeof(*x) + count * sizeof(x->extents[0]));
+	struct extent e;
+	assert(t->fd_users == 0);
+	if (x) {
+		x->old_name = strdup(t->staging);
+		x->name = next_name(t->staging);
+	}
+	if (!x || !x->old_name || !x->name) {
+		if (x)
+			replace_free(x);
+		return; /* the next who wants the file tries again */
+	}
+	for (uint64_t at = 0; x->count < count && cover_next(&t->synced, at, &e); at = e.to)
+		x->extents[x->count++] = e;
+	x->t = t;
+	x->u = t->u;
+	x->old_fd = t->fd;
+	x->op.done = on_replaced;
+	t->staging_state = STAGING_OPENING;
+	lru_remove(t);
+	transfer_pin(t);
+	ring_call(t->u->rt->ring, &x->op, call_replace);
 }
 
 /* --- deleting --------------------------------------------------------------------------------- */

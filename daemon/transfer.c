@@ -103,6 +103,7 @@ struct uploads *uploads_new(struct reactor *rt, struct store *store)
 	u->lru_tail = &u->lru;
 	u->memory_tail = &u->memory;
 	u->publish_queue_tail = &u->publish_queue;
+	sync_init_all(u);
 	(void)sys_random(&u->hash_seed, sizeof(u->hash_seed));
 	return u;
 }
@@ -118,6 +119,7 @@ static void transfer_free(struct transfer *t)
 	atomic_fetch_sub(&t->u->store->backlog_bytes, t->backlog);
 	t->u->ended_count -= t->ended;
 	cover_fini(&t->cover);
+	cover_fini(&t->synced);
 	meta_fini(&t->meta);
 	free(t->mids);
 	free(t->staging);
@@ -189,6 +191,7 @@ struct transfer *transfer_new(struct uploads *u, const struct upload_id *id, uin
 	t->clientid = copy_id(id->clientid, id->clientid_bytes);
 	t->fileid = copy_id(id->fileid, id->fileid_bytes);
 	content_init(t);
+	sync_init(t);
 	t->ttl.fire = on_ttl;
 	if (t->clientid && t->fileid)
 		t->staging = staging_name(t);
@@ -382,6 +385,7 @@ void transfer_to_exported(struct transfer *t)
 	staging_let_go(t);
 	cover_fini(&t->cover);
 	cover_init(&t->cover, u->conf->transfer.extents_max);
+	cover_fini(&t->synced);
 	free(t->mids);
 	t->mids = NULL;
 	t->mids_count = 0;
@@ -452,6 +456,11 @@ static void checkpoint_extents(const struct transfer *t, void (*put)(void *, con
 	struct extent e;
 	for (uint64_t at = 0; cover_next(&t->cover, at, &e); at = e.to) {
 		struct record r = {.type = RECORD_EXTENT, .tid = t->tid, .from = e.from, .to = e.to};
+		if (!cover_has(&t->synced, e.from, e.to))
+			put(arg, &r);
+	}
+	for (uint64_t at = 0; cover_next(&t->synced, at, &e); at = e.to) {
+		struct record r = {.type = RECORD_SYNCED, .tid = t->tid, .from = e.from, .to = e.to};
 		put(arg, &r);
 	}
 }
@@ -480,6 +489,10 @@ static void checkpoint_one(const struct transfer *t, void (*put)(void *, const s
 		r = (struct record){.type = RECORD_MIDSTATE, .tid = t->tid,
 			.frontier = (uint64_t)(i + 1) * MIDSTATE_BYTES};
 		memcpy(r.h, t->mids[i], sizeof(r.h));
+		put(arg, &r);
+	}
+	if (t->broken) {
+		r = (struct record){.type = RECORD_LOST, .tid = t->tid};
 		put(arg, &r);
 	}
 	if (t->fin_recorded && t->fins) {

@@ -3,8 +3,8 @@
  * table. No one else looks in here; the connection side has upload.h.
  *
  * Who may change what: `state`, the fin fields and the hash frontier are upload.c's; the segment
- * list and the content (cover) ingest.c's; the fd staging.c's; the publish fields export.c's. All
- * on the owner's thread.
+ * list and the content (cover, synced) ingest.c's; the fd staging.c's; the syncs sync.c's; the publish
+ * fields export.c's. All on the owner's thread.
  *
  * A transfer is pinned while pins > 0 (operations, segments, hashing, publishing in flight); one
  * that has left the table (`gone`) is freed when the last pin is dropped.
@@ -102,6 +102,9 @@ struct transfer {
 	int fd;                  /* −1: closed */
 	uint32_t fd_users;
 	bool staging_exists;     /* a file may be there */
+	bool entry_synced;       /* its directory entry is on the disk */
+	bool broken;             /* it failed to sync: replaced before it is used again */
+	uint32_t staging_gen;    /* counts files: what was written to an earlier one does not count */
 	struct transfer *lru_next, **lru_pprev; /* idle fds; of an exported one: the memory list */
 	struct op file_op;       /* open, fallocate */
 	int staging_err;         /* of STAGING_FAILED */
@@ -109,10 +112,20 @@ struct transfer {
 	uint64_t allocated;      /* of it, blocks on the disk (written or preallocated) */
 	uint64_t fallocated;     /* preallocated: the size of the file is at least this */
 	bool no_fallocate;       /* the file system has none */
+	bool seed_unsynced;      /* the copy was made, but is not to be trusted */
 	bool seeding;            /* copies what was acknowledged as a replay from the previous export */
+
+	/* syncs of the staging file */
+	struct op sync_op;
+	bool syncing;            /* one is under way, the directory's included */
+	bool sync_whole;         /* the next one is an fsync */
+	struct journal_waiter *sync_wanted, **sync_wanted_tail; /* for the next one */
+	struct journal_waiter *sync_running;
+	struct transfer *entry_next; /* waits for the directory */
 
 	/* content */
 	struct cover cover;      /* open: staged and journaled bytes. Exported: bytes acknowledged as replays */
+	struct cover synced;     /* the part of it that survives the machine as soon as the journal is synced */
 	struct seg *segs, **segs_tail; /* in order of arrival */
 	uint32_t segs_queued;    /* of them, not yet started */
 	uint64_t segs_end;       /* no segment of the list ends above this */
@@ -174,6 +187,9 @@ struct uploads {
 	uint32_t ended_count;    /* transfers that have ended but are still pinned */
 	struct publish *publish_queue, **publish_queue_tail;
 	bool starting;           /* the queue is being worked off (export.c) */
+	struct op entry_op;      /* fsync of staging/ (sync.c) */
+	struct transfer *entry_wanted, *entry_running;
+	int entry_err;           /* it failed once: final */
 	uint64_t *synced_dirs;   /* hashes of directories whose entry is durable (export.c) */
 	struct transfer *pass;   /* those that got small segments in the present pass (ingest.c) */
 };
@@ -196,8 +212,14 @@ void transfer_touch(struct transfer *t); /* activity: the ttl starts anew */
 /* Content [from, to) is journaled or about to be (record appended by the caller): coverage,
  * frontier, hashing. 0 or −E2BIG, −ENOMEM. */
 int transfer_add_extent(struct transfer *t, uint64_t from, uint64_t to);
-/* Takes [from, to) out of coverage and lowers the frontier; appends the record. */
+/* The same for content that is on the disk, of which the record says so. */
+int transfer_add_synced(struct transfer *t, uint64_t from, uint64_t to);
+/* Takes [from, to) out of coverage and lowers the frontier; appends the record. Before bytes that
+ * were synced are overwritten, that record must be synced too. */
 void transfer_uncover(struct transfer *t, uint64_t from, uint64_t to);
+/* The staging file failed to sync: only what is marked synced counts any more, by a record, and the
+ * file is replaced before it is used again. */
+void transfer_lose(struct transfer *t, int err);
 /* The transfer leaves the table; its staging file is deleted, its previous generation comes back.
  * type: ABORTED, EXPIRED, or FORGET for one that never was (no event). */
 void transfer_drop(struct transfer *t, enum record_type type);
@@ -281,6 +303,16 @@ void staging_let_go(struct transfer *t);
 void staging_abandon(struct transfer *t);
 /* Closes the fd; nobody may use it. */
 void staging_close(struct transfer *t);
+
+/* --- sync.c --- */
+void sync_init(struct transfer *t);
+void sync_init_all(struct uploads *u);
+/* Calls w->done when all that was written to the staging file before is on the disk, and its
+ * directory entry; with is_whole also mode, owner and times. After an error transfer_lose was
+ * called, or the file could not be opened. */
+void sync_file(struct transfer *t, struct journal_waiter *w, bool is_whole);
+/* Starts what waits for the file. */
+void sync_step(struct transfer *t);
 
 /* --- ingest.c --- */
 /* Tries again what waits: for the file, for a range. */

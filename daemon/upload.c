@@ -73,7 +73,7 @@ static void reply_after_journal(struct uploads *u, struct reply *rp, const struc
 	if (!p)
 		return;
 	p->waiter.done = on_pending_journaled;
-	journal_wait(u->rt->journal, &p->waiter, level);
+	journal_wait(u->rt->journal, &p->waiter, rp->is_power ? JOURNAL_SYNCED : level);
 }
 
 /* --- admission -------------------------------------------------------------------------------- */
@@ -472,6 +472,7 @@ void transfer_step(struct transfer *t)
 {
 	transfer_pin(t);
 	inits_step(t);
+	sync_step(t);
 	ingest_step(t);
 	transfer_hash_step(t);
 	enum transfer_state before;

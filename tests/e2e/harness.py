@@ -21,7 +21,7 @@ from pathlib import Path
 from rawmqtt import PUBACK, PUBREC, V5, V31, V311, VERSION_NAMES, Client
 
 ROOT = Path(__file__).resolve().parents[2]
-LISTENING = re.compile(r"^\S+ info listening addr=(?:127\.0\.0\.1|\[?::1\]?):(\d+)$", re.M)
+LISTENING = re.compile(r"^\S+ info listening addr=(?:127\.0\.0\.1|\[?::1\]?):(\d+)(?: durability=power)?$", re.M)
 # What sanitizers and our own asserts write; none may be in a log of a test that passes.
 CRASHES = re.compile(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:|"
                      r"Assertion .* failed|SUMMARY: \w+Sanitizer")

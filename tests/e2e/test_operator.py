@@ -69,7 +69,7 @@ def test_data_directory_that_cannot_be_written(t):
 
 
 @cases(option=["nonsense=1", "reactors=0x", "reactors=1000", "mqtt.keep_alive_max=soon",
-               "transfer.file_max=12parsecs", "durability=power", "log.level=loud", "mqtt", "=",
+               "transfer.file_max=12parsecs", "durability=full", "log.level=loud", "mqtt", "=",
                "export.file_mode=999", "io.buffer_size=1KiB"])
 def test_bad_option(t, option):
     refused(t, "--data", t.dir / "data", "-o", option, pattern=re.escape(option.split("=")[0]))

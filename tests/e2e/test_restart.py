@@ -220,7 +220,7 @@ def test_staging_file_that_was_lost(t):
 
 
 def test_stray_staging_files(t):
-    """What no record names was never acknowledged: it is swept."""
+    """What no record names is set aside and reported."""
     d = t.daemon()
     t.uploader("stray").segment("f", 0, b"known")
     d.stop()
@@ -228,6 +228,9 @@ def test_stray_staging_files(t):
     (d.data / "staging" / "e1-stray").write_bytes(b"x" * 1000)
     d.start()
     eq(d.staged_files(), known, "staging")
+    eq((d.data / "orphans" / "e1-stray").read_bytes(), b"x" * 1000, "what was set aside")
+    yes(re.search(r" warn staging files without a transfer .* files=1 bytes_on_disk=", d.new_log()),
+        "it is reported")
     eq(t.uploader("stray").status("f")["received"], 5, "received")
 
 

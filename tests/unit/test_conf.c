@@ -353,8 +353,6 @@ Test(conf, values_that_are_refused)
 		"or d.");
 	assert_refused("reactors: 0\n",
 		"f.yaml:1: reactors is \"0\"; it takes \"auto\" or a whole number from 1 to 64.");
-	assert_refused("durability: power\n", "f.yaml:1: durability: power is not built into this "
-					      "version; use crash, or leave the key out.");
 	assert_refused(
 		"durability: off\n", "f.yaml:1: durability is \"off\"; it takes crash or power.");
 	assert_refused("log: {level: all}\n",
@@ -373,7 +371,8 @@ Test(conf, values_that_are_refused)
 	assert_refused("listen: []\n", "f.yaml:1: listen has 0 items; it takes from 1 to 8.");
 	assert_refused("listen: [localhost:1]\n", "f.yaml:1: listen has \"localhost:1\"; it takes "
 						  "a numeric ADDR:PORT such as 127.0.0.1:1883 or "
-						  "[::1]:1883.");
+						  "[::1]:1883, perhaps with \" durability=power\" "
+						  "behind it.");
 	assert_refused("events: {subscribers: [a, '']}\n",
 		"f.yaml:1: events.subscribers has an item that is empty or longer than 4095 bytes; "
 		"remove it.");
@@ -584,17 +583,44 @@ Test(conf_values, forms)
 Test(conf_values, addresses)
 {
 	static const char *const good[] = {
-		"127.0.0.1:1883", "0.0.0.0:0", "[::]:65535", "[fe80::1]:1", "[::ffff:1.2.3.4]:8"};
+		"127.0.0.1:1883", "0.0.0.0:0", "[::]:65535", "[fe80::1]:1", "[::ffff:1.2.3.4]:8",
+		"127.0.0.1:1 durability=crash", "[::1]:2 durability=power"};
 	static const char *const bad[] = {"", ":", ":1", "1883", "127.0.0.1",
 		"127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:x", "127.0.0.1:+1", "127.0.0.256:1",
 		"::1:1883", "[::1]", "[::1:1", "[]:1", "[:1", "]:1", "[127.0.0.1]:1", "host:1",
-		"[::1]1883", "*:1883",
+		"[::1]1883", "*:1883", "127.0.0.1:1 ", "127.0.0.1:1  durability=power",
+		"127.0.0.1:1 durability", "127.0.0.1:1 durability=", "127.0.0.1:1 durability=powers",
+		" 127.0.0.1:1", "durability=power", "127.0.0.1:1 durability=power ",
+		"127.0.0.1:1 durability=power durability=crash",
 		"[1111:2222:3333:4444:5555:6666:7777:8888:9999:aaaa:bbbb:cccc]:1"};
 
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
 		cr_expect(conf_listen_valid(good[i]), "%s", good[i]);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		cr_expect_not(conf_listen_valid(bad[i]), "%s", bad[i]);
+}
+
+/* A listener's own word counts, else that of the daemon. */
+Test(conf, durability_per_listener)
+{
+	struct conf_listener l;
+	cr_expect_not(conf_has_power(&conf));
+	cr_expect_eq(set("listen=127.0.0.1:1,[::1]:2 durability=power,0.0.0.0:3 durability=crash"), 0);
+	static const enum conf_durability own[] = {CONF_CRASH, CONF_POWER, CONF_CRASH};
+	for (uint32_t i = 0; i < 3; i++) {
+		conf_listener(&conf, i, &l);
+		cr_expect_eq(l.durability, own[i]);
+	}
+	cr_expect_str_eq(l.address, "0.0.0.0:3");
+	cr_expect(conf_has_power(&conf));
+	cr_expect_eq(set("durability=power"), 0);
+	conf_listener(&conf, 0, &l);
+	cr_expect_str_eq(l.address, "127.0.0.1:1");
+	cr_expect_eq(l.durability, CONF_POWER);
+	conf_listener(&conf, 2, &l);
+	cr_expect_eq(l.durability, CONF_CRASH);
+	cr_expect_eq(set("listen=127.0.0.1:1 durability=crash"), 0);
+	cr_expect_not(conf_has_power(&conf));
 }
 
 /* In the manual a key is the line ".It Va path = default"; an empty default is written ‘""’, a list

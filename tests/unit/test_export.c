@@ -18,10 +18,11 @@ enum step {
 	FSYNC_OWN, OPEN_PARENT, FSYNC_PARENT, FSYNC_ROOT, STEPS,
 };
 
-/* The operation of a publish is its first member: its completions pass through here. */
+/* The operation of a publish is its first member: its completions pass through here; before them
+ * that of the sync of its file. */
 static struct {
 	struct bench *b;
-	void (*done)(struct op *op);
+	void (*done)(struct op *op), (*sync_done)(struct op *op);
 	enum step at, fails;
 	bool take_away; /* a consumer takes the file as soon as it appears */
 	bool copies;    /* it does not fail but is the last one before a kill */
@@ -64,7 +65,7 @@ static void take_back(struct bench *b, enum step step, int res)
 	}
 }
 
-static void on_step(struct op *op)
+static void step_ends(struct op *op)
 {
 	char path[256];
 	if (hook.at == FSYNC_OWN && hook.take_away) {
@@ -79,7 +80,19 @@ static void on_step(struct op *op)
 		op->res = -EIO;
 	}
 	hook.at++;
+}
+
+static void on_step(struct op *op)
+{
+	step_ends(op);
 	hook.done(op);
+}
+
+static void on_sync(struct op *op)
+{
+	step_ends(op);
+	op->done = hook.sync_done;
+	op->done(op);
 }
 
 static struct caught do_fin_hooked(struct bench *b, uint64_t size)
@@ -97,6 +110,8 @@ static struct caught do_fin_hooked(struct bench *b, uint64_t size)
 	hook.at = FSYNC_FILE;
 	hook.done = op->done;
 	op->done = on_step;
+	hook.sync_done = t->sync_op.done;
+	t->sync_op.done = on_sync;
 	settle(b);
 	cr_assert(c.done);
 	return c;

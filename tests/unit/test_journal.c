@@ -181,7 +181,9 @@ static void apply(struct state *s, const struct record *r)
 struct found {
 	struct state state;
 	uint64_t file_seq, file_bytes, used_bytes;
-	uint32_t records; /* behind the checkpoint */
+	uint32_t records; /* behind the checkpoint, without marks */
+	uint32_t marks;
+	uint64_t marked_off; /* by the last of them */
 	bool whole;
 };
 
@@ -212,6 +214,13 @@ static bool read_file(const char *name, struct found *ret)
 		/* What the checkpoint holds already is not written a second time. */
 		cr_assert(!ret->whole || r.type != RECORD_RESERVE || r.size > turn);
 		turn = r.type == RECORD_RESERVE ? r.size : turn;
+		if (r.type == RECORD_SYNC_MARK) {
+			cr_assert_gt(r.size, ret->marked_off);
+			cr_assert_leq(r.size, reader.off);
+			ret->marks++;
+			ret->marked_off = r.size;
+			continue;
+		}
 		ret->records += ret->whole;
 		ret->whole |= r.type == RECORD_CHECKPOINT_END;
 		apply(&ret->state, &r);
@@ -323,10 +332,9 @@ Test(journal, waiters_without_records)
 	cr_expect_not(journal_is_idle(j));
 	journal_flush(j);
 	cr_expect_eq(a.done_count, 1, "all is written already");
-	cr_expect_eq(b.done_count, 0, "but perhaps not synced");
-	settle();
-	cr_expect_eq(b.done_count, 1);
+	cr_expect_eq(b.done_count, 1, "and synced");
 	cr_expect_eq(rt.stats.journal_batches, 0);
+	cr_expect_eq(rt.stats.journal_syncs, 0);
 	state.open[1] = true;
 	struct record open = {.type = RECORD_OPEN, .tid = 1};
 	journal_append(j, &open);
@@ -338,6 +346,59 @@ Test(journal, waiters_without_records)
 	cr_expect_eq(c.done_count, 1);
 	cr_expect_eq(rt.stats.journal_batches, 1);
 	expect_recovered();
+}
+
+/* While one sync runs, all who want one are gathered for the next; when nothing was written since,
+ * there is none. */
+Test(journal, group_sync)
+{
+	struct waiter synced[40] = {0}, again = {0};
+	struct record open = {.type = RECORD_OPEN, .tid = 0};
+	journal_append(j, &open);
+	wait_for(&synced[0], JOURNAL_SYNCED);
+	journal_flush(j);
+	while (rt.stats.journal_syncs == 0) {
+		ring_turn(w.ring, 100);
+		journal_flush(j);
+	}
+	for (uint32_t i = 1; i < 40; i++) {
+		append_extent(0, i, i + 1);
+		wait_for(&synced[i], JOURNAL_SYNCED);
+	}
+	settle();
+	cr_expect_eq(completions, 40);
+	cr_expect_eq(rt.stats.journal_syncs, 2);
+	wait_for(&again, JOURNAL_SYNCED);
+	journal_flush(j);
+	cr_expect_eq(again.done_count, 1);
+	cr_expect_eq(rt.stats.journal_syncs, 2);
+}
+
+/* How far the last sync reached is said once, with what is written after it. */
+Test(journal, syncs_are_marked)
+{
+	struct waiter synced[2] = {0};
+	struct record open = {.type = RECORD_OPEN, .tid = 1};
+	journal_append(j, &open);
+	settle();
+	cr_expect_eq(recover().best.marks, 0);
+	append_extent(1, 0, 1);
+	wait_for(&synced[0], JOURNAL_SYNCED);
+	settle();
+	cr_expect_eq(recover().best.marks, 0, "it goes with the next batch");
+	uint64_t end = recover().best.used_bytes;
+	append_extent(1, 2, 3);
+	settle();
+	append_extent(1, 4, 5);
+	wait_for(&synced[1], JOURNAL_SYNCED);
+	settle();
+	cr_expect_eq(recover().best.marks, 1);
+	cr_expect_eq(recover().best.marked_off, end);
+	end = recover().best.used_bytes;
+	append_extent(1, 6, 7);
+	settle();
+	cr_expect_eq(recover().best.marks, 2);
+	cr_expect_eq(recover().best.marked_off, end);
 }
 
 /* While one batch is being written, all that comes is the next. */

@@ -150,7 +150,8 @@ Test(opts, sentences)
 	REFUSED("--listen needs a value; write it behind the option.", "--listen");
 	REFUSED("-o: mqtt.inflght is no key; did you mean mqtt.inflight?", "-o", "mqtt.inflght=1");
 	REFUSED("-o: listen has \"localhost:1\"; it takes a numeric ADDR:PORT such as 127.0.0.1:1883 "
-		"or [::1]:1883.",
+		"or [::1]:1883, "
+		"perhaps with \" durability=power\" behind it.",
 		"--listen", "localhost:1");
 	REFUSED("-o: data is empty; give it a value, or remove it to get ./sluice-data.", "--data", "");
 	REFUSED("/nowhere/x: can't be opened (No such file or directory); correct the path or its "

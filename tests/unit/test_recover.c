@@ -100,11 +100,15 @@ static void put_publishing(uint64_t tid, uint64_t size, const uint8_t *digest, c
 	put(r);
 }
 
-/* Writes what was put as the only file of a set, under the present page cache or another one. */
-static void make_set(const struct bench *b, const char *set, bool cache_alive)
+static void put_synced(uint64_t tid, uint64_t from, uint64_t to)
+{
+	put((struct record){.type = RECORD_SYNCED, .tid = tid, .from = from, .to = to});
+}
+
+/* Writes the buffer as the only file of a set, under the present page cache or another one. */
+static void make_set_as_is(const struct bench *b, const char *set, bool cache_alive)
 {
 	char path[512], identity[160];
-	put((struct record){.type = RECORD_CHECKPOINT_END});
 	record_header_encode(journal, SALT, 7, 0);
 	snprintf(path, sizeof(path), "journal/%s", set);
 	make_dir(b, path);
@@ -118,6 +122,13 @@ static void make_set(const struct bench *b, const char *set, bool cache_alive)
 		identity[0] ^= 1;
 	snprintf(path, sizeof(path), "journal/%s/page-cache", set);
 	make_file(b, path, identity, strlen(identity));
+}
+
+/* The same with what was put for a checkpoint. */
+static void make_set(const struct bench *b, const char *set, bool cache_alive)
+{
+	put((struct record){.type = RECORD_CHECKPOINT_END});
+	make_set_as_is(b, set, cache_alive);
 }
 
 /* --- sets of journals ------------------------------------------------------------------------- */
@@ -315,16 +326,25 @@ Test(recover, metadata_of_its_own_is_not_replaced)
 
 /* --- staging files without a transfer --------------------------------------------------------- */
 
-Test(recover, a_staging_file_that_no_transfer_has_is_deleted)
+static void put_named(enum record_type type, uint64_t tid, const char *text)
+{
+	put((struct record){.type = type, .tid = tid, .text = text, .text_bytes = (uint32_t)strlen(text)});
+}
+
+/* Files of what is over are deleted; one that nobody knows is set aside, under another name if there
+ * is one of its own already. */
+Test(recover, staging_files_that_no_transfer_has)
 {
 	struct bench b;
 	craft(&b);
 	make_file(&b, "staging/e1-x", "abc", 3);
 	make_file(&b, "staging/e1-over", "abc", 3);
-	make_file(&b, "staging/e1-never-journaled", "abc", 3);
+	make_file(&b, "staging/e1-former", "abc", 3);
 	put_open(1, 1, "e1-over");
 	put((struct record){.type = RECORD_ABORTED, .tid = 1});
-	put_open(2, 1, "e1-x");
+	put_open(2, 1, "e1-former");
+	put((struct record){.type = RECORD_LOST, .tid = 2});
+	put_named(RECORD_STAGING, 2, "e1-x");
 	put_meta(2, "{\"name\":\"a\"}");
 	put_extent(2, 0, 3);
 	make_set(&b, "set-000000000001", true);
@@ -332,8 +352,192 @@ Test(recover, a_staging_file_that_no_transfer_has_is_deleted)
 	cr_assert_eq(staging_count(&b), 1);
 	cr_assert(is_there(&b, "staging/e1-x"));
 	cr_assert_not(is_there(&b, "orphans"));
+	bench_down(&b);
+	for (int i = 0; i < 3; i++) {
+		make_file(&b, "staging/e1-unknown", "abc", i);
+		bench_up(&b);
+		cr_assert_eq(staging_count(&b), 1);
+		cr_assert_eq(count_names(&b, "orphans", "*"), i + 1);
+		bench_down(&b);
+	}
+	cr_assert(is_there(&b, "orphans/e1-unknown"));
+	cr_assert(is_there(&b, "orphans/e1-unknown~2"));
+	cr_assert(is_there(&b, "orphans/e1-unknown~3"));
+	bench_up(&b);
 	assert_ok(do_fin(&b, 3, NULL));
 	bench_fini(&b);
+}
+
+/* The reverse: what a journal says of content whose file is gone is missing, and kept on record. */
+Test(recover, a_transfer_whose_staging_file_is_gone)
+{
+	struct bench b;
+	char text[1024] = "", path[512];
+	craft(&b);
+	put_open(1, 1, "e1-gone");
+	put_meta(1, "{\"name\":\"a\"}");
+	put_extent(1, 0, 2000);
+	make_set(&b, "set-000000000001", true);
+	for (int i = 0; i < 2; i++) {
+		bench_up(&b);
+		cr_assert_str_eq(do_status(&b).o.state, "open");
+		cr_assert_eq(do_status(&b).o.received, 0);
+		bench_down(&b);
+	}
+	in_data(&b, "orphans/records", path);
+	FILE *f = fopen(path, "r");
+	cr_assert_not_null(f);
+	cr_assert_not_null(fgets(text, sizeof(text), f));
+	cr_assert_null(fgets(path, sizeof(path), f), "it is said once");
+	fclose(f);
+	cr_assert(strstr(text, "{\"clientid\":\"cam\",\"fileid\":\"f1\",\"generation\":1,\"name\":\"a\","
+		"\"bytes\":2000,\"staging\":\"e1-gone\",") == text, "%s", text);
+	bench_remove(&b);
+}
+
+/* Killed between a sync that failed and the file that was to take its place. */
+Test(recover, a_file_that_failed_to_sync_is_replaced)
+{
+	for (int copied = 0; copied < 2; copied++) {
+		struct bench b;
+		uint8_t *data = noise(100000, 1);
+		struct sys_stat before, after;
+		craft(&b);
+		make_file(&b, "staging/e1-x", data, 100000);
+		put_open(1, 1, "e1-x");
+		put_meta(1, "{\"name\":\"a\"}");
+		put_extent(1, 0, 100000);
+		if (copied)
+			put((struct record){.type = RECORD_SYNCED, .tid = 1, .from = 10, .to = 50000});
+		put((struct record){.type = RECORD_LOST, .tid = 1});
+		make_set(&b, "set-000000000001", true);
+		bench_up(&b);
+		cr_assert_eq(sys_stat_at(b.rt.store->staging_fd, "e1-x", &before), 0);
+		int held = sys_openat(b.rt.store->staging_fd, "e1-x", O_RDONLY, 0);
+		cr_assert_eq(do_status(&b).o.received, copied ? 49990 : 0);
+		bench_restart(&b); /* nothing wanted the file: it is to be replaced still */
+		if (!copied)
+			assert_ok(do_large(&b, 10, data + 10, 49990, 0, NULL));
+		assert_ok(do_small(&b, 0, data, 10));
+		cr_assert_eq(sys_stat_at(b.rt.store->staging_fd, "e1-x.1", &after), 0);
+		cr_assert_neq(before.ino, after.ino);
+		cr_assert_eq(staging_count(&b), 1, "the old one is gone");
+		bench_restart(&b);
+		cr_assert_eq(do_status(&b).o.received, 50000);
+		assert_ok(do_large(&b, 50000, data + 50000, 50000, 0, NULL));
+		assert_ok(do_fin(&b, 100000, NULL));
+		assert_file(&b, "cam/f1/a", data, 100000);
+		close(held);
+		free(data);
+		bench_fini(&b);
+	}
+}
+
+/* Marked as synced, content is there under any page cache. */
+Test(recover, after_a_reboot_synced_content_is_there)
+{
+	struct bench b;
+	uint8_t *data = noise(100000, 1);
+	craft(&b);
+	make_file(&b, "staging/e1-x", data, 90000);
+	put_open(1, 1, "e1-x");
+	put_meta(1, "{\"name\":\"a\"}");
+	put_extent(1, 0, 60000);
+	put((struct record){.type = RECORD_SYNCED, .tid = 1, .from = 1000, .to = 50000});
+	put((struct record){.type = RECORD_SYNCED, .tid = 1, .from = 70000, .to = 80000});
+	put((struct record){.type = RECORD_SYNCED, .tid = 1, .from = 85000, .to = 95000});
+	put((struct record){.type = RECORD_UNCOVER, .tid = 1, .from = 2000, .to = 3000});
+	put_extent(1, 2000, 3000); /* written over, and not synced again */
+	make_set(&b, "set-000000000001", false);
+	for (int i = 0; i < 2; i++) {
+		bench_up(&b);
+		struct caught c = do_status(&b);
+		cr_assert_eq(c.o.received, 49000 - 1000 + 10000 + 5000);
+		struct transfer *t = transfer_find(b.rt.uploads, &ID);
+		cr_assert(cover_has(&t->cover, 1000, 2000));
+		cr_assert(cover_has(&t->cover, 3000, 50000));
+		cr_assert(cover_has(&t->cover, 70000, 80000));
+		cr_assert(cover_has(&t->cover, 85000, 90000), "no further than the file goes");
+		cr_assert_eq(t->synced.bytes, t->cover.bytes);
+		bench_down(&b);
+	}
+	free(data);
+	bench_remove(&b);
+}
+
+/* --- where a journal ends --------------------------------------------------------------------- */
+
+/* Of records behind each other, one is bad, and what follows is good. */
+static void craft_bad_record(struct bench *b, bool cache_alive, uint64_t mark)
+{
+	uint8_t *data = noise(3000, 1);
+	craft(b);
+	make_file(b, "staging/e1-x", data, 3000);
+	put_open(1, 1, "e1-x");
+	put((struct record){.type = RECORD_CHECKPOINT_END});
+	put_synced(1, 0, 1000);
+	size_t bad = writer.bytes;
+	put_synced(1, 1000, 1500);
+	if (mark == 1) /* behind the bad one */
+		put((struct record){.type = RECORD_SYNC_MARK, .size = writer.bytes});
+	if (mark == 2) /* before it */
+		put((struct record){.type = RECORD_SYNC_MARK, .size = bad});
+	put_synced(1, 2000, 3000);
+	journal[bad + 20] ^= 1;
+	make_set(b, "set-000000000001", cache_alive);
+	free(data);
+}
+
+/* With the page cache alive, a record that can't be read among others that can is damage. After a
+ * power cut it is what may be expected, unless all was on the disk by then. */
+Test(recover, a_bad_record_in_the_middle)
+{
+	for (uint64_t mark = 0; mark < 3; mark++) {
+		for (int cache_alive = 0; cache_alive < 2; cache_alive++) {
+			struct bench b;
+			craft_bad_record(&b, cache_alive, mark);
+			bool is_damage = cache_alive || mark == 1;
+			bench_up(&b);
+			cr_assert_eq(do_status(&b).o.received, 1000, "what is before it counts");
+			cr_assert_eq(count_names(&b, "journal", "damaged-*"), is_damage,
+				"mark %d, cache %d", (int)mark, cache_alive);
+			bench_fini(&b);
+		}
+	}
+}
+
+/* A record that was torn when the daemon or the machine died is the end, and so is what the file
+ * held before. */
+Test(recover, torn_tails_and_old_content)
+{
+	for (int cache_alive = 0; cache_alive < 2; cache_alive++) {
+		struct bench b;
+		uint8_t *data = noise(3000, 1);
+		craft(&b);
+		make_file(&b, "staging/e1-x", data, 3000);
+		/* Longer than what will be written over it, and all good. */
+		writer.salt = SALT + 1;
+		for (int i = 0; i < 100; i++)
+			put_synced(9, (uint64_t)i * 10, (uint64_t)i * 10 + 5);
+		size_t end = writer.bytes;
+		writer.salt = SALT;
+		writer.bytes = RECORD_HEADER_BYTES;
+		writer.seq = 0;
+		put_open(1, 1, "e1-x");
+		put((struct record){.type = RECORD_CHECKPOINT_END});
+		put_synced(1, 0, 1000);
+		size_t torn = writer.bytes;
+		put_synced(1, 1000, 3000);
+		memset(journal + torn + 24, 0xee, writer.bytes - torn - 24);
+		writer.bytes = end;
+		make_set_as_is(&b, "set-000000000001", cache_alive);
+		bench_up(&b);
+		cr_assert_eq(do_status(&b).o.received, 1000);
+		cr_assert_eq(b.rt.uploads->count, 1);
+		cr_assert_eq(count_names(&b, "journal", "damaged-*"), 0);
+		free(data);
+		bench_fini(&b);
+	}
 }
 
 /* What a journal that can't be read may have named is kept, and so is the journal; also over the
