@@ -4,6 +4,10 @@
  * Fins queue on their transfer; the first is worked on, the others join: they are answered by the
  * export that it makes, or have their turn when it fails. The transfer is sealed while there is one
  * (upload_gate_pass).
+ *
+ * The acknowledgement of an asynchronous one says that its outcome will come, so it leaves when a
+ * restart would know of the fin, too: the one worked on when it is recorded, and with it those that
+ * ask for the same.
  */
 #include <assert.h>
 #include <errno.h>
@@ -35,11 +39,55 @@ static void event_failed(const struct transfer *t, uint64_t size, const char *re
 	events_publish(t->u->rt, "failed", &e);
 }
 
-void fin_answer(struct fin *f, const struct outcome *o)
+/* The outcome of an asynchronous one is not in its acknowledgement; but when there is no journal it
+ * was not accepted. */
+static void finish_reply(struct uploads *u, struct reply *rp, const struct outcome *o)
+{
+	if (rp->is_async && journal_error(u->rt->journal) == 0)
+		reply_ack_now(rp);
+	reply_finish(rp, o);
+}
+
+void fin_answer(struct uploads *u, struct fin *f, const struct outcome *o)
 {
 	if (f->reply)
-		reply_finish(f->reply, o);
-	free(f);
+		finish_reply(u, f->reply, o);
+	f->reply = NULL;
+	f->is_answered = true;
+	if (!f->waiter.waiting)
+		free(f);
+}
+
+static void on_fin_recorded(struct journal_waiter *w, int err)
+{
+	struct fin *f = container_of(w, struct fin, waiter);
+	if (f->is_answered)
+		free(f);
+	else if (!err && f->reply)
+		reply_ack_now(f->reply);
+}
+
+/* The first fin is recorded: it, and those that a restart would answer by what becomes of it, are
+ * acknowledged when the record is written. */
+static void acknowledge_recorded(struct transfer *t)
+{
+	const struct fin *first = t->fins;
+	for (struct fin *f = t->fins; f; f = f->next) {
+		bool is_same = f->size == first->size && f->has_checksum == first->has_checksum &&
+			memcmp(f->checksum, first->checksum, sizeof(f->checksum)) == 0;
+		if (!f->reply || !f->reply->is_async || f->waiter.waiting || !is_same)
+			continue;
+		f->waiter.done = on_fin_recorded;
+		journal_wait(t->u->rt->journal, &f->waiter, JOURNAL_WRITTEN);
+	}
+}
+
+static void fill_checksum(const struct transfer *t, struct fin *f)
+{
+	if (f->has_checksum || !t->has_meta || !t->meta.has_checksum)
+		return;
+	f->has_checksum = true;
+	memcpy(f->checksum, t->meta.checksum, sizeof(f->checksum));
 }
 
 /* Ends the running fin without an export; the transfer is open again. */
@@ -57,7 +105,7 @@ void fin_fail(struct transfer *t, const struct outcome *o)
 	log_info("fin failed", LS("clientid", t->clientid, t->clientid_bytes),
 		LS("fileid", t->fileid, t->fileid_bytes), LZ("reason", o->text), NULL);
 	event_failed(t, f->size, o->text);
-	fin_answer(f, o);
+	fin_answer(t->u, f, o);
 	transfer_touch(t);
 }
 
@@ -67,12 +115,12 @@ void fin_on_exported(const struct transfer *t, struct fin *f)
 	struct outcome o;
 	if (f->size != t->exported.size) {
 		outcome_fail(&o, MQTT_RC_UNSPECIFIED, "size_mismatch", false);
-		fin_answer(f, &o);
+		fin_answer(t->u, f, &o);
 	} else if (f->has_topic_checksum && memcmp(f->checksum, t->exported.digest, 32) != 0) {
 		outcome_mismatch(&o, f->checksum, t->exported.digest);
-		fin_answer(f, &o);
+		fin_answer(t->u, f, &o);
 	} else {
-		fin_answer(f, NULL);
+		fin_answer(t->u, f, NULL);
 	}
 }
 
@@ -107,10 +155,8 @@ void fin_begin(struct transfer *t)
 {
 	struct fin *f = t->fins;
 	struct outcome o;
-	if (!f->has_checksum && t->has_meta && t->meta.has_checksum) {
-		f->has_checksum = true;
-		memcpy(f->checksum, t->meta.checksum, 32);
-	}
+	for (struct fin *each = f; each; each = each->next)
+		fill_checksum(t, each);
 	if (!t->has_meta || !cover_has(&t->cover, 0, f->size)) {
 		if (is_cut_replay(t, f)) {
 			fins_fall_back(t);
@@ -124,6 +170,7 @@ void fin_begin(struct transfer *t)
 	memcpy(r.digest, f->checksum, 32);
 	journal_append(t->u->rt->journal, &r);
 	t->fin_recorded = true;
+	acknowledge_recorded(t);
 	t->hash_stalled = false;
 	t->state = TRANSFER_VERIFYING;
 }
@@ -207,13 +254,12 @@ void upload_fin(struct uploads *u, const struct upload_id *id, const struct file
 {
 	struct transfer *t = transfer_find(u, id);
 	struct outcome o;
-	if (rp->is_async)
-		reply_ack_now(rp);
-	else
+	/* One that has to wait for another's end must not hold up what comes after it. */
+	if (!rp->is_async || (t && t->fins))
 		reply_detach(rp);
 	if (!t) {
 		outcome_incomplete(&o, NULL, cmd->size);
-		reply_finish(rp, &o);
+		finish_reply(u, rp, &o);
 		return;
 	}
 	struct fin *f = calloc(1, sizeof(*f));
@@ -228,13 +274,17 @@ void upload_fin(struct uploads *u, const struct upload_id *id, const struct file
 		memcpy(f->checksum, cmd->checksum, 32);
 	if (cmd->size > u->conf->transfer.file_bytes_max) {
 		outcome_storage(&o, -EFBIG);
-		fin_answer(f, &o);
+		fin_answer(u, f, &o);
 		return;
 	}
 	struct fin **tail = &t->fins;
 	while (*tail)
 		tail = &(*tail)->next;
 	*tail = f;
+	if (t->fin_recorded) {
+		fill_checksum(t, f);
+		acknowledge_recorded(t);
+	}
 	transfer_touch(t);
 	transfer_step(t);
 }

@@ -78,7 +78,8 @@ void reply_finish(struct reply *rp, const struct outcome *o);
 void reply_discard(struct reply *rp);
 /* Lets later replies of the connection overtake this one. */
 void reply_detach(struct reply *rp);
-/* $file-async fin: acknowledges now with 0x00; the response message follows at reply_finish. */
+/* $file-async fin: acknowledges now with 0x00; the response message follows at reply_finish.
+ * Idempotent. */
 void reply_ack_now(struct reply *rp);
 
 /* --- for the connection ----------------------------------------------------------------------- */

@@ -53,7 +53,9 @@ struct fin {
 	uint64_t size;
 	bool has_checksum;    /* from the topic, else from init's metadata */
 	bool has_topic_checksum;
+	bool is_answered;     /* freed when the journal has called the waiter */
 	uint8_t checksum[32];
+	struct journal_waiter waiter; /* async: until it is recorded, then it is acknowledged */
 };
 
 /* A reply that waits: for the journal, or on one of a transfer's lists. */
@@ -257,7 +259,7 @@ void fin_compare(struct transfer *t);
 /* Ends the first fin without an export; the transfer is open again. */
 void fin_fail(struct transfer *t, const struct outcome *o);
 /* Answers its reply, if any (o NULL: success), and frees it. */
-void fin_answer(struct fin *f, const struct outcome *o);
+void fin_answer(struct uploads *u, struct fin *f, const struct outcome *o);
 /* Answers a fin on an exported transfer, and frees it: equal is success, else it is refused. */
 void fin_on_exported(const struct transfer *t, struct fin *f);
 

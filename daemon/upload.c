@@ -546,7 +546,7 @@ void uploads_discard_waiting(struct transfer *t)
 	while (t->fins) {
 		struct fin *f = t->fins;
 		t->fins = f->next;
-		fin_answer(f, &o);
+		fin_answer(t->u, f, &o);
 	}
 	while (t->aborts) {
 		struct pending *p = t->aborts;

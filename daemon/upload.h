@@ -34,6 +34,7 @@ struct upload_id {
  * it may be begun before the gate lets it pass (upload_gate_pass). */
 bool upload_init(struct uploads *u, const struct upload_id *id, const char *json, uint32_t json_bytes,
 	struct reply *rp);
+/* An asynchronous one is acknowledged when it is in the journal. */
 void upload_fin(struct uploads *u, const struct upload_id *id, const struct filecmd *cmd, struct reply *rp);
 void upload_abort(struct uploads *u, const struct upload_id *id, struct reply *rp);
 void upload_status(struct uploads *u, const struct upload_id *id, struct reply *rp);

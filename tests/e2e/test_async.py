@@ -1,6 +1,6 @@
 """$file-async: only fin differs. Its PUBACK comes at once, its outcome as a response message."""
 
-from harness import ALL, BOTH, V5, cases, check_ack, eq, sha256, some_bytes
+from harness import ALL, BOTH, V5, cases, check_ack, eq, sha256, some_bytes, until
 from rawmqtt import PUBACK, PUBLISH, publish_packet
 
 
@@ -85,3 +85,43 @@ def test_modes_mix(t, mode):
     up.segment("f", 3, b"two", mode=mode)
     up.check(f"{other}/f/fin/6")
     eq(d.export("mix", "f", "a.bin"), b"onetwo", "export")
+
+
+def test_acknowledged_fin_survives_a_kill(t):
+    """The PUBACK is a promise: whoever got it hears the outcome, or finds the export."""
+    d = t.daemon()
+    data = some_bytes(4 << 20)
+    for round_no in range(8):
+        c = t.client("as")
+        name = f"f{round_no}"
+        c.publish(f"$file-async/{name}/init", b'{"name":"a.bin"}')
+        pieces = [(f"$file-async/{name}/{at}", data[at:at + (1 << 20)])
+                  for at in range(0, len(data), 1 << 20)]
+        for ack in c.publish_all(pieces[::-1]):
+            check_ack(ack, V5, 0, None)
+        # A second one joins; a command behind them is not held up.
+        c.send(publish_packet(f"$file-async/{name}/fin/{len(data)}", b"", 1, 900)
+               + publish_packet(f"$file-async/{name}/fin/{len(data)}", b"", 1, 901))
+        for _ in range(2):
+            eq(c.wait(PUBACK).reason, 0, "ack of fin")
+        d.restart(kill=True)
+        until(lambda: len(d.exported_files()) == round_no + 1, "the export after the restart")
+        eq(d.export("as", name, "a.bin"), data, "export")
+        c.abandon()
+
+
+@cases(version=BOTH)
+def test_a_fin_that_joins_does_not_hold_up_others(t, version):
+    d = t.daemon()
+    c = t.client("as", version)
+    data = some_bytes(32 << 20)
+    c.publish("$file/f/init", b'{"name":"a.bin"}')
+    for ack in c.publish_all([(f"$file/f/{at}", data[at:at + (4 << 20)])
+                              for at in range(0, len(data), 4 << 20)][::-1]):
+        check_ack(ack, version, 0, None)
+    c.send(publish_packet(f"$file-async/f/fin/{len(data)}", b"", 1, 900, version)
+           + publish_packet("$file-async/f/fin/5", b"", 1, 901, version)
+           + publish_packet("$file/g/init", b'{"name":"b"}', 1, 902, version))
+    acks = [c.wait(PUBACK).packet_id for _ in range(3)]
+    eq(acks, [900, 902, 901], "order of the acks")
+    eq(d.export("as", "f", "a.bin"), data, "export")

@@ -181,6 +181,43 @@ Test(upload, replays_and_generations)
 	bench_fini(&b);
 }
 
+/* Acknowledged when the journal has it, not before: then a restart answers it. */
+Test(upload, an_async_fin_is_acknowledged_once_it_is_recorded)
+{
+	struct bench b;
+	struct caught fins[4];
+	const uint64_t sizes[4] = {3, 3, 4, 3};
+	bench_init(&b);
+	assert_ok(do_init(&b, "{\"name\":\"a\"}"));
+	assert_ok(do_small(&b, 0, "abc", 3));
+	begin_small(&b, 0, "xyz", 3); /* holds the first one up */
+	for (int i = 0; i < 4; i++) {
+		struct filecmd cmd = {.verb = FILECMD_FIN, .size = sizes[i], .is_async = true};
+		struct reply *rp = reply_for(&fins[i]);
+		rp->is_async = true;
+		upload_fin(b.rt.uploads, &ID, &cmd, rp);
+	}
+	const struct transfer *t = transfer_find(b.rt.uploads, &ID);
+	for (int k = 0; k < 5000 && !fins[0].acked; k++) {
+		for (int i = 0; i < 4; i++)
+			cr_assert(!fins[i].acked && !fins[i].done);
+		turn(&b);
+	}
+	cr_expect(fins[0].acked && fins[1].acked && fins[3].acked);
+	cr_expect(t->fin_recorded && !fins[0].done, "not at its end yet");
+	cr_expect_not(fins[2].acked, "it asks for something else: known to no record");
+	settle(&b);
+	for (int i = 0; i < 4; i++) {
+		cr_expect(fins[i].acked && fins[i].done);
+		if (i == 2)
+			assert_fails(fins[i], 0x80, "size_mismatch");
+		else
+			assert_ok(fins[i]);
+	}
+	assert_file(&b, "cam/f1/a", (const uint8_t *)"xyz", 3);
+	bench_fini(&b);
+}
+
 /* An init with other metadata that is pipelined behind a fin is about what comes after it. */
 Test(upload, an_init_waits_for_the_fin_before_it)
 {
