@@ -18,8 +18,13 @@ enum { ENTRY_ARENA_BYTES = 4 << 10 };
 static size_t batch_put_topic(const struct fleet *f, const struct command *c, char *topic)
 {
 	const uint8_t *digest = NULL;
-	char *at = text_put(topic, "$file/", 6), hex[65];
+	char *at, hex[65];
 
+	if (f->options->topic != NULL) {
+		at = text_put(topic, f->options->topic, strlen(f->options->topic));
+		return (size_t)(at - topic);
+	}
+	at = text_put(topic, "$file/", 6);
 	source_fileid(f->source, c->file_idx, at);
 	at += strlen(at);
 	if (c->kind == COMMAND_INIT) {

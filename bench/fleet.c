@@ -16,15 +16,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <unistd.h>
+
+#include "clocks.h"
+#include "limits.h"
 
 enum {
 	EVENTS_PER_WAIT = 256,
 	OPENING_MAX = 128,
 	TICK_MS = 100,
 	TICKS_PER_PROGRESS = 5,
-	FDS_RESERVED = 64,
 };
 
 static volatile sig_atomic_t interrupted;
@@ -33,14 +34,6 @@ static void fleet_on_signal(int signo)
 {
 	(void)signo;
 	interrupted = 1;
-}
-
-static uint64_t fleet_cpu_ns(void)
-{
-	struct timespec used;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
-	return (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
 }
 
 void fleet_ready(struct fleet *f, struct peer *p)
@@ -80,8 +73,8 @@ static void fleet_begin(struct fleet *f)
 	f->running = true;
 	if (f->daemon != NULL && procstat_start(f->daemon, f->daemon->pid) != 0)
 		f->daemon->lost = true;
-	f->cpu_ns = fleet_cpu_ns();
-	f->began_ns = fleet_now_ns();
+	f->cpu_ns = clocks_cpu_ns();
+	f->began_ns = clocks_now_ns();
 	for (uint32_t i = 0; i < f->peers_count; i++) {
 		f->peers[i].active_ns = f->began_ns;
 		if (f->peers[i].state == PEER_READY)
@@ -145,13 +138,13 @@ static bool fleet_is_done(const struct fleet *f)
 static void fleet_loop(struct fleet *f)
 {
 	struct epoll_event events[EVENTS_PER_WAIT];
-	uint64_t tick_ns = fleet_now_ns();
+	uint64_t tick_ns = clocks_now_ns();
 	unsigned tick = 0;
 
 	while (!fleet_is_done(f)) {
 		int count = epoll_wait(
 			f->epoll_fd, events, EVENTS_PER_WAIT, f->ready_head != NULL ? 0 : TICK_MS);
-		uint64_t now_ns = fleet_now_ns();
+		uint64_t now_ns = clocks_now_ns();
 
 		for (int i = 0; i < count; i++)
 			peer_on_events(events[i].data.ptr, events[i].events);
@@ -199,25 +192,6 @@ static int fleet_resolve(struct fleet *f)
 	return 0;
 }
 
-static int fleet_raise_limit(uint32_t peers_count)
-{
-	struct rlimit limit;
-	rlim_t wanted = (rlim_t)peers_count + FDS_RESERVED;
-
-	getrlimit(RLIMIT_NOFILE, &limit);
-	if (limit.rlim_cur >= wanted)
-		return 0;
-	limit.rlim_cur = wanted;
-	if (limit.rlim_max < wanted)
-		limit.rlim_max = wanted; /* granted to root only */
-	if (setrlimit(RLIMIT_NOFILE, &limit) == 0)
-		return 0;
-	fprintf(stderr,
-		"sluice-bench: %" PRIu32 " connections need %llu file descriptors: ulimit -n\n",
-		peers_count, (unsigned long long)wanted);
-	return -EMFILE;
-}
-
 static int fleet_init(struct fleet *f)
 {
 	struct sigaction on_signal = {.sa_handler = fleet_on_signal, .sa_flags = (int)SA_RESETHAND};
@@ -226,7 +200,7 @@ static int fleet_init(struct fleet *f)
 	f->ready_tail = &f->ready_head;
 	f->peers_count = f->options->connections;
 	if (error == 0)
-		error = fleet_raise_limit(f->peers_count);
+		error = limits_raise_files(f->peers_count);
 	if (error != 0)
 		return error;
 	f->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -251,12 +225,12 @@ int fleet_run(struct fleet *f)
 
 	if (error != 0)
 		return error;
-	f->opened_ns = fleet_now_ns();
+	f->opened_ns = clocks_now_ns();
 	fleet_connect_some(f);
 	fleet_loop(f);
-	f->ended_ns = fleet_now_ns();
+	f->ended_ns = clocks_now_ns();
 	if (f->running) {
-		f->cpu_ns = fleet_cpu_ns() - f->cpu_ns;
+		f->cpu_ns = clocks_cpu_ns() - f->cpu_ns;
 		if (f->daemon != NULL && !f->daemon->lost)
 			procstat_stop(f->daemon);
 	} else {

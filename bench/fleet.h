@@ -8,7 +8,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "digest.h"
 #include "options.h"
@@ -55,13 +54,5 @@ void fleet_fini(struct fleet *f); /* idempotent */
 
 /* Puts a peer on the ready list, once; before the clock runs nobody is on it. */
 void fleet_ready(struct fleet *f, struct peer *p);
-
-static inline uint64_t fleet_now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 #endif

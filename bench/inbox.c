@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "clocks.h"
 #include "filecmd.h"
 #include "fleet.h"
 #include "mqtt.h"
@@ -42,8 +43,15 @@ static void inbox_fin_progress(struct peer *p, uint32_t file_idx)
 		tally_file_ok(p->fleet->tally, file_idx);
 }
 
-/* The daemon refused a command: for what reason. 0x10, no subscribers, is a success for MQTT; for a
- * file command it means that nobody has taken it. */
+/* 0x10, no subscribers, is a success for MQTT; for a file command it means that nobody has taken
+ * it. */
+static bool inbox_is_success(const struct peer *p, const struct mqtt_ack *ack)
+{
+	return ack->reason == MQTT_RC_SUCCESS ||
+	       (p->fleet->options->topic != NULL && ack->reason < 0x80);
+}
+
+/* The daemon refused a command: for what reason. */
 static void inbox_on_refused(struct peer *p, const struct command *c, const struct mqtt_ack *ack)
 {
 	const struct mqtt_str *reason = &ack->props.reason_string;
@@ -63,11 +71,11 @@ static void inbox_on_puback(struct peer *p, const struct mqtt_ack *ack, uint64_t
 	if (p->commands != NULL && ack->packet_id > 0 && ack->packet_id <= p->window)
 		c = &p->commands[ack->packet_id - 1];
 	if (c == NULL || c->kind == COMMAND_NONE || c->is_refused ||
-		(c->written_ns == 0 && ack->reason == MQTT_RC_SUCCESS)) {
+		(c->written_ns == 0 && inbox_is_success(p, ack))) {
 		peer_fail(p, "PUBACK for packet id %u, which is not in flight", ack->packet_id);
 		return;
 	}
-	if (ack->reason != MQTT_RC_SUCCESS) {
+	if (!inbox_is_success(p, ack)) {
 		inbox_on_refused(p, c, ack);
 	} else if (c->kind == COMMAND_SEGMENT) {
 		t->bytes += c->bytes;
@@ -331,7 +339,7 @@ void inbox_read(struct peer *p)
 		is_drained = (size_t)got < FLEET_INBUF_BYTES - held;
 		if (held > 0)
 			memcpy(buf, p->rest, held);
-		used = inbox_decode(p, buf, held + (size_t)got, fleet_now_ns());
+		used = inbox_decode(p, buf, held + (size_t)got, clocks_now_ns());
 		inbox_keep(p, buf + used, held + (size_t)got - used);
 	}
 }

@@ -68,12 +68,12 @@ static int ingest_prepare(struct ingest *in)
 	return error;
 }
 
-int ingest_main(int argc, char **argv)
+static int ingest_run(enum options_command command, int argc, char **argv)
 {
 	static struct ingest in;
 	int status = EXIT_NOT_BEGUN;
 	uint32_t verified = 0;
-	int error = options_parse(&in.options, argc, argv);
+	int error = options_parse(&in.options, command, argc, argv);
 
 	if (error != 0)
 		return error > 0 ? EXIT_ALL_ARRIVED : EXIT_NOT_BEGUN;
@@ -97,4 +97,14 @@ int ingest_main(int argc, char **argv)
 out:
 	ingest_fini(&in);
 	return status;
+}
+
+int ingest_main(int argc, char **argv)
+{
+	return ingest_run(OPTIONS_INGEST, argc, argv);
+}
+
+int publish_main(int argc, char **argv)
+{
+	return ingest_run(OPTIONS_PUBLISH, argc, argv);
 }

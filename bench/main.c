@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "floor.h"
 #include "ingest.h"
 
 struct subcommand {
@@ -13,6 +14,8 @@ struct subcommand {
 
 static const struct subcommand subcommands[] = {
 	{"ingest", "upload files over many connections and measure it", ingest_main},
+	{"publish", "the same packets to an ordinary topic of any broker", publish_main},
+	{"floor", "the least that receiving a load can cost here", floor_main},
 };
 
 enum { SUBCOMMANDS_COUNT = sizeof(subcommands) / sizeof(subcommands[0]) };

@@ -1,11 +1,13 @@
 /*
- * One table says which options there are and how each value is read; everything that depends on
- * more than one option is checked at the end.
+ * One table says which options there are, which subcommands take each, how its value is read, and
+ * what --help says of it. Everything that depends on more than one option is checked at the end.
  */
 #include "options.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <getopt.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,32 +20,110 @@ enum {
 	CONNECTIONS_MAX = 1000000,
 	FILES_MAX = 100000000,
 	CLIENT_PREFIX_BYTES_MAX = 64,
+	TOPIC_BYTES_MAX = 100,
+	PATH_BYTES_MAX = 1000,
+	LANES_MAX = 64,
 	/* What a PUBLISH needs beside its payload: topic with checksum, packet id, properties. */
 	PUBLISH_OVERHEAD_MAX = 512,
 	SEGMENT_BYTES_MAX = MQTT_REMAINING_MAX - PUBLISH_OVERHEAD_MAX,
 };
 
-static const char usage_text[] =
-	"usage: sluice-bench ingest [options]\n"
-	"  --host HOST            where the daemon listens (127.0.0.1)\n"
-	"  --port PORT            (1883)\n"
-	"  --connections N        MQTT connections (4)\n"
-	"  --files N              files, over all connections (one per connection)\n"
-	"  --size SIZE|MIN-MAX    bytes of a file: 4096, 64K, 1M-1G (16M)\n"
-	"  --segment SIZE|MIN-MAX bytes of a segment (256K)\n"
-	"  --window N             unacknowledged commands per connection (32)\n"
-	"  --checksum WHAT        none, fin or segment (none)\n"
-	"  --mqtt VERSION         5 or 3.1.1 (5)\n"
-	"  --order ORDER          in, reverse or random (in)\n"
-	"  --duplicate PERCENT    of the segments are sent twice (0)\n"
-	"  --seed N               repeats an earlier run (chosen by the clock)\n"
-	"  --dir PATH             sends the files found there\n"
-	"  --verify-dir PATH      compares the exported files with what was sent\n"
-	"  --spread               a source address in 127.0.0.0/8 for each connection\n"
-	"  --client-prefix TEXT   client ids are TEXT-0, TEXT-1, ... (bench)\n"
-	"  --pid PID              measures the daemon's processor time and memory\n"
-	"  --timeout SECONDS      without any answer, after which a connection fails (60)\n"
-	"  --json                 the result as JSON\n";
+enum option_type {
+	TYPE_TEXT,   /* const char *; at most .max bytes */
+	TYPE_SWITCH, /* bool */
+	TYPE_NUMBER, /* an unsigned member of any width, .min … .max */
+	TYPE_RANGE,  /* struct options_range, .min … .max */
+	TYPE_WORD,   /* an enum or a byte: the place of the word in .words */
+};
+
+struct option_row {
+	const char *name, *value, *help;
+	unsigned commands; /* bits of enum options_command */
+	enum option_type type;
+	size_t offset, bytes; /* of the member */
+	uint64_t min, max;
+	const char *const *words; /* NULL-terminated */
+};
+
+static const char *const checksum_words[] = {"none", "fin", "segment", NULL};
+static const char *const order_words[] = {"in", "reverse", "random", NULL};
+static const char *const version_words[] = {"5", "3.1.1", NULL};
+static const uint8_t versions[] = {MQTT_V5, MQTT_V311};
+static const char *const mode_words[] = {
+	"discard", "splice", "poll-splice", "splice+sha", "sha", NULL};
+
+#define MEMBER(member) \
+	.offset = offsetof(struct options, member), .bytes = sizeof(((struct options *)0)->member)
+#define MQTT_LOADS (OPTIONS_INGEST | OPTIONS_PUBLISH)
+#define LOADS (MQTT_LOADS | OPTIONS_PUT)
+#define CLIENTS (LOADS | OPTIONS_IDLE | OPTIONS_PING)
+#define SENDERS (LOADS | OPTIONS_FLOOR)
+#define WRITERS (OPTIONS_FLOOR | OPTIONS_LOOP)
+#define ALL (CLIENTS | WRITERS)
+
+static const struct option_row option_table[] = {
+	{"host", "HOST", "where the server listens (127.0.0.1)", CLIENTS, TYPE_TEXT, MEMBER(host),
+		.max = UINT64_MAX},
+	{"port", "PORT", "(1883)", CLIENTS, TYPE_TEXT, MEMBER(port), .max = UINT64_MAX},
+	{"mode", "MODE", "discard, splice, poll-splice, splice+sha or sha (splice)", OPTIONS_FLOOR,
+		TYPE_WORD, MEMBER(mode), .words = mode_words},
+	{"connections", "N", "connections (4)", SENDERS | OPTIONS_IDLE, TYPE_NUMBER,
+		MEMBER(connections), .min = 1, .max = CONNECTIONS_MAX},
+	{"files", "N", "files, over all connections (one per connection)", SENDERS | WRITERS,
+		TYPE_NUMBER, MEMBER(files), .min = 1, .max = FILES_MAX},
+	{"size", "SIZE|MIN-MAX", "bytes of a file: 4096, 64K, 1M-1G (16M)", SENDERS | WRITERS,
+		TYPE_RANGE, MEMBER(size), .max = INT64_MAX},
+	{"segment", "SIZE|MIN-MAX", "bytes of a segment (256K)", MQTT_LOADS | OPTIONS_FLOOR,
+		TYPE_RANGE, MEMBER(segment), .min = 1, .max = SEGMENT_BYTES_MAX},
+	{"window", "N", "unacknowledged commands per connection (32)",
+		MQTT_LOADS | OPTIONS_FLOOR, TYPE_NUMBER, MEMBER(window), .min = 1, .max = UINT16_MAX},
+	{"checksum", "WHAT", "none, fin or segment (none)", OPTIONS_INGEST, TYPE_WORD,
+		MEMBER(checksum), .words = checksum_words},
+	{"mqtt", "VERSION", "5 or 3.1.1 (5)", MQTT_LOADS, TYPE_WORD, MEMBER(mqtt_version),
+		.words = version_words},
+	{"order", "ORDER", "in, reverse or random (in)", OPTIONS_INGEST, TYPE_WORD, MEMBER(order),
+		.words = order_words},
+	{"duplicate", "PERCENT", "of the segments are sent twice (0)", OPTIONS_INGEST, TYPE_NUMBER,
+		MEMBER(duplicate_percent), .max = 100},
+	{"topic", "TOPIC", "of every message (sluice/bench)", OPTIONS_PUBLISH, TYPE_TEXT,
+		MEMBER(topic), .max = TOPIC_BYTES_MAX},
+	{"path", "PATH", "put before each file's name (/)", OPTIONS_PUT, TYPE_TEXT, MEMBER(path),
+		.max = PATH_BYTES_MAX},
+	{"raw", NULL, "no HTTP: a connection per file, its bytes, the end", OPTIONS_PUT,
+		TYPE_SWITCH, MEMBER(raw)},
+	{"lanes", "N", "streams that one thread hashes together (8)", OPTIONS_FLOOR, TYPE_NUMBER,
+		MEMBER(lanes), .min = 1, .max = LANES_MAX},
+	{"threads", "N", "threads that hash (one per processor)", OPTIONS_FLOOR, TYPE_NUMBER,
+		MEMBER(threads), .min = 1, .max = 256},
+	{"seed", "N", "repeats an earlier run (chosen by the clock)", SENDERS | WRITERS,
+		TYPE_NUMBER, MEMBER(seed), .max = INT64_MAX},
+	{"dir", "PATH", "sends the files found there", OPTIONS_INGEST, TYPE_TEXT, MEMBER(dir),
+		.max = UINT64_MAX},
+	{"dir", "PATH", "where the files are written (.)", WRITERS, TYPE_TEXT, MEMBER(dir),
+		.max = UINT64_MAX},
+	{"no-dir-sync", NULL, "leaves out the fsync of the directory", OPTIONS_LOOP, TYPE_SWITCH,
+		MEMBER(no_dir_sync)},
+	{"verify-dir", "PATH", "compares the exported files with what was sent", OPTIONS_INGEST,
+		TYPE_TEXT, MEMBER(verify_dir), .max = UINT64_MAX},
+	{"spread", NULL, "a source address in 127.0.0.0/8 for each connection", MQTT_LOADS,
+		TYPE_SWITCH, MEMBER(spread)},
+	{"client-prefix", "TEXT", "client ids are TEXT-0, TEXT-1, ... (bench)",
+		MQTT_LOADS | OPTIONS_IDLE | OPTIONS_PING, TYPE_TEXT, MEMBER(client_prefix),
+		.max = CLIENT_PREFIX_BYTES_MAX},
+	{"seconds", "N", "how long (10)", OPTIONS_IDLE | OPTIONS_PING, TYPE_NUMBER, MEMBER(seconds),
+		.min = 1, .max = 86400},
+	{"keep-alive", "SECONDS", "between two PINGREQs of a connection (60)", OPTIONS_IDLE,
+		TYPE_NUMBER, MEMBER(keep_alive_s), .min = 1, .max = 43690},
+	{"interval", "MS", "between two PINGREQs (10)", OPTIONS_PING, TYPE_NUMBER,
+		MEMBER(interval_ms), .min = 1, .max = 10000},
+	{"pid", "PID", "measures the server's processor time and memory", LOADS | OPTIONS_IDLE,
+		TYPE_NUMBER, MEMBER(daemon_pid), .min = 1, .max = INT32_MAX},
+	{"timeout", "SECONDS", "without any answer, after which a connection fails (60)", CLIENTS,
+		TYPE_NUMBER, MEMBER(timeout_s), .min = 1, .max = 86400},
+	{"json", NULL, "the result as JSON", ALL, TYPE_SWITCH, MEMBER(json)},
+};
+
+enum { OPTIONS_COUNT = sizeof(option_table) / sizeof(option_table[0]), OPT_HELP = OPTIONS_COUNT };
 
 /* Digits, then one of K M G T or nothing. Moves *text behind them. */
 static bool options_read_number(const char **text, uint64_t *ret)
@@ -92,18 +172,8 @@ static bool options_read_range(
 	return true;
 }
 
-static bool options_read_uint(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
-{
-	struct options_range range;
-
-	if (strchr(text, '-') != NULL || !options_read_range(text, min, max, &range))
-		return false;
-	*ret = range.min;
-	return true;
-}
-
 /* The index of a word in a NULL-terminated list. */
-static bool options_read_word(const char *text, const char *const *words, unsigned *ret)
+static bool options_read_word(const char *text, const char *const *words, uint64_t *ret)
 {
 	for (unsigned i = 0; words[i] != NULL; i++) {
 		if (strcmp(text, words[i]) == 0) {
@@ -114,156 +184,86 @@ static bool options_read_word(const char *text, const char *const *words, unsign
 	return false;
 }
 
-enum option_code {
-	OPT_HOST = 256,
-	OPT_PORT,
-	OPT_CONNECTIONS,
-	OPT_FILES,
-	OPT_SIZE,
-	OPT_SEGMENT,
-	OPT_WINDOW,
-	OPT_CHECKSUM,
-	OPT_MQTT,
-	OPT_ORDER,
-	OPT_DUPLICATE,
-	OPT_SEED,
-	OPT_DIR,
-	OPT_VERIFY_DIR,
-	OPT_SPREAD,
-	OPT_CLIENT_PREFIX,
-	OPT_PID,
-	OPT_TIMEOUT,
-	OPT_JSON,
-	OPT_HELP,
-};
-
-static const struct option option_table[] = {
-	{"host", required_argument, NULL, OPT_HOST},
-	{"port", required_argument, NULL, OPT_PORT},
-	{"connections", required_argument, NULL, OPT_CONNECTIONS},
-	{"files", required_argument, NULL, OPT_FILES},
-	{"size", required_argument, NULL, OPT_SIZE},
-	{"segment", required_argument, NULL, OPT_SEGMENT},
-	{"window", required_argument, NULL, OPT_WINDOW},
-	{"checksum", required_argument, NULL, OPT_CHECKSUM},
-	{"mqtt", required_argument, NULL, OPT_MQTT},
-	{"order", required_argument, NULL, OPT_ORDER},
-	{"duplicate", required_argument, NULL, OPT_DUPLICATE},
-	{"seed", required_argument, NULL, OPT_SEED},
-	{"dir", required_argument, NULL, OPT_DIR},
-	{"verify-dir", required_argument, NULL, OPT_VERIFY_DIR},
-	{"spread", no_argument, NULL, OPT_SPREAD},
-	{"client-prefix", required_argument, NULL, OPT_CLIENT_PREFIX},
-	{"pid", required_argument, NULL, OPT_PID},
-	{"timeout", required_argument, NULL, OPT_TIMEOUT},
-	{"json", no_argument, NULL, OPT_JSON},
-	{"help", no_argument, NULL, OPT_HELP},
-	{NULL, 0, NULL, 0},
-};
-
-/* The options whose value is one of a few words. */
-static bool options_set_word(struct options *o, int code, const char *value)
+static void options_store(void *member, size_t bytes, uint64_t value)
 {
-	static const char *const checksums[] = {"none", "fin", "segment", NULL};
-	static const char *const orders[] = {"in", "reverse", "random", NULL};
-	static const char *const versions[] = {"5", "3.1.1", NULL};
-	unsigned word = 0;
-
-	switch (code) {
-	case OPT_CHECKSUM:
-		if (!options_read_word(value, checksums, &word))
-			return false;
-		o->checksum = (enum options_checksum)word;
-		return true;
-	case OPT_ORDER:
-		if (!options_read_word(value, orders, &word))
-			return false;
-		o->order = (enum plan_order)word;
-		return true;
+	switch (bytes) {
+	case 1:
+		*(uint8_t *)member = (uint8_t)value;
+		return;
+	case 2:
+		*(uint16_t *)member = (uint16_t)value;
+		return;
+	case 4:
+		*(uint32_t *)member = (uint32_t)value;
+		return;
 	default:
-		if (!options_read_word(value, versions, &word))
-			return false;
-		o->mqtt_version = word == 0 ? MQTT_V5 : MQTT_V311;
-		return true;
+		assert(bytes == 8);
+		*(uint64_t *)member = value;
 	}
 }
 
-/* The options whose value is a whole number. */
-static bool options_set_number(struct options *o, int code, const char *value)
+static bool options_set(struct options *o, const struct option_row *row, const char *value)
 {
+	void *member = (char *)o + row->offset;
+	struct options_range range;
 	uint64_t n = 0;
 
-	switch (code) {
-	case OPT_CONNECTIONS:
-		if (!options_read_uint(value, 1, CONNECTIONS_MAX, &n))
-			return false;
-		o->connections = (uint32_t)n;
+	switch (row->type) {
+	case TYPE_TEXT:
+		*(const char **)member = value;
+		return *value != '\0' && strlen(value) <= row->max;
+	case TYPE_SWITCH:
+		*(bool *)member = true;
 		return true;
-	case OPT_FILES:
-		if (!options_read_uint(value, 1, FILES_MAX, &n))
+	case TYPE_NUMBER:
+		if (strchr(value, '-') != NULL ||
+			!options_read_range(value, row->min, row->max, &range))
 			return false;
-		o->files = (uint32_t)n;
+		options_store(member, row->bytes, range.min);
 		return true;
-	case OPT_WINDOW:
-		if (!options_read_uint(value, 1, UINT16_MAX, &n))
+	case TYPE_RANGE:
+		return options_read_range(value, row->min, row->max, member);
+	case TYPE_WORD:
+		if (!options_read_word(value, row->words, &n))
 			return false;
-		o->window = (uint16_t)n;
+		if (row->words == version_words)
+			n = versions[n];
+		options_store(member, row->bytes, n);
 		return true;
-	case OPT_DUPLICATE:
-		if (!options_read_uint(value, 0, 100, &n))
-			return false;
-		o->duplicate_percent = (unsigned)n;
-		return true;
-	case OPT_PID:
-		if (!options_read_uint(value, 1, INT32_MAX, &n))
-			return false;
-		o->daemon_pid = (pid_t)n;
-		return true;
-	case OPT_TIMEOUT:
-		if (!options_read_uint(value, 1, 86400, &n))
-			return false;
-		o->timeout_s = (unsigned)n;
-		return true;
-	default:
-		return options_read_uint(value, 0, INT64_MAX, &o->seed);
 	}
+	return false;
 }
 
-static bool options_set(struct options *o, int code, const char *value)
+/* What the table can't say of a value. */
+static bool options_is_sound(const struct options *o)
 {
-	switch (code) {
-	case OPT_HOST:
-		o->host = value;
-		return *value != '\0';
-	case OPT_PORT:
-		o->port = value;
-		return *value != '\0';
-	case OPT_DIR:
-		o->dir = value;
-		return *value != '\0';
-	case OPT_VERIFY_DIR:
-		o->verify_dir = value;
-		return *value != '\0';
-	case OPT_CLIENT_PREFIX:
-		o->client_prefix = value;
-		return *value != '\0' && strlen(value) <= CLIENT_PREFIX_BYTES_MAX &&
-		       strpbrk(value, "/+#") == NULL;
-	case OPT_SPREAD:
-		o->spread = true;
-		return true;
-	case OPT_JSON:
-		o->json = true;
-		return true;
-	case OPT_SIZE:
-		return options_read_range(value, 0, INT64_MAX, &o->size);
-	case OPT_SEGMENT:
-		return options_read_range(value, 1, SEGMENT_BYTES_MAX, &o->segment);
-	case OPT_CHECKSUM:
-	case OPT_ORDER:
-	case OPT_MQTT:
-		return options_set_word(o, code, value);
-	default:
-		return options_set_number(o, code, value);
+	if (strpbrk(o->client_prefix, "/+#") != NULL) {
+		fputs("sluice-bench: --client-prefix: may not have any of / + #\n", stderr);
+		return false;
+	}
+	if (o->topic != NULL && strpbrk(o->topic, "+#") != NULL) {
+		fputs("sluice-bench: --topic: may not have any of + #\n", stderr);
+		return false;
+	}
+	if (o->command == OPTIONS_PUBLISH && o->size.min == 0) {
+		fputs("sluice-bench: --size: an empty file is no message\n", stderr);
+		return false;
+	}
+	return true;
+}
+
+static void options_usage(enum options_command command, const char *name)
+{
+	printf("usage: sluice-bench %s [options]\n", name);
+	for (unsigned i = 0; i < OPTIONS_COUNT; i++) {
+		const struct option_row *row = &option_table[i];
+		char left[64];
+
+		if ((row->commands & command) == 0)
+			continue;
+		snprintf(left, sizeof(left), "--%s %s", row->name,
+			row->value != NULL ? row->value : "");
+		printf("  %-22s %s\n", left, row->help);
 	}
 }
 
@@ -276,9 +276,10 @@ static uint64_t options_clock_seed(void)
 	return rng_hash((uint64_t)now.tv_sec, (uint64_t)now.tv_nsec) >> 32;
 }
 
-int options_parse(struct options *ret, int argc, char **argv)
+static struct options options_defaults(enum options_command command)
 {
-	struct options o = {
+	return (struct options){
+		.command = command,
 		.host = "127.0.0.1",
 		.port = "1883",
 		.connections = 4,
@@ -287,29 +288,58 @@ int options_parse(struct options *ret, int argc, char **argv)
 		.window = 32,
 		.mqtt_version = MQTT_V5,
 		.client_prefix = "bench",
+		.topic = command == OPTIONS_PUBLISH ? "sluice/bench" : NULL,
+		.path = "/",
+		.dir = (command & WRITERS) != 0 ? "." : NULL,
 		.timeout_s = 60,
 		.seed = options_clock_seed(),
+		.mode = MODE_SPLICE,
+		.lanes = 8,
+		.seconds = 10,
+		.keep_alive_s = 60,
+		.interval_ms = 10,
 	};
-	int code, idx = 0;
+}
 
+/* What getopt wants to know of this command's options; the codes are places in the table. */
+static void options_fill_long(struct option *ret, enum options_command command)
+{
+	for (unsigned i = 0; i < OPTIONS_COUNT; i++) {
+		const struct option_row *row = &option_table[i];
+
+		if ((row->commands & command) != 0)
+			*ret++ = (struct option){row->name,
+				row->value != NULL ? required_argument : no_argument, NULL, (int)i};
+	}
+	*ret++ = (struct option){"help", no_argument, NULL, OPT_HELP};
+	*ret = (struct option){0};
+}
+
+int options_parse(struct options *ret, enum options_command command, int argc, char **argv)
+{
+	struct options o = options_defaults(command);
+	struct option known[OPTIONS_COUNT + 2];
+	int code;
+
+	options_fill_long(known, command);
 	optind = 1;
 	opterr = 0;
-	while ((code = getopt_long(argc, argv, "", option_table, &idx)) != -1) {
+	while ((code = getopt_long(argc, argv, "", known, NULL)) != -1) {
 		if (code == OPT_HELP) {
-			fputs(usage_text, stdout);
+			options_usage(command, argv[0]);
 			return 1;
 		}
 		if (code == '?') {
 			fprintf(stderr,
 				"sluice-bench: %s: unknown, or its value is missing\n"
-				"Try: sluice-bench ingest --help\n",
-				argv[optind - 1]);
+				"Try: sluice-bench %s --help\n",
+				argv[optind - 1], argv[0]);
 			return -EINVAL;
 		}
-		if (!options_set(&o, code, optarg)) {
+		if (!options_set(&o, &option_table[code], optarg)) {
 			fprintf(stderr, "sluice-bench: --%s: \"%s\" is not allowed\n",
-				option_table[idx].name, optarg);
-			if (code == OPT_SEGMENT)
+				option_table[code].name, optarg);
+			if (strcmp(option_table[code].name, "segment") == 0)
 				fprintf(stderr,
 					"A segment has 1 to %d bytes: what fits into an MQTT "
 					"packet.\n",
@@ -321,6 +351,8 @@ int options_parse(struct options *ret, int argc, char **argv)
 		fprintf(stderr, "sluice-bench: unexpected argument \"%s\"\n", argv[optind]);
 		return -EINVAL;
 	}
+	if (!options_is_sound(&o))
+		return -EINVAL;
 	*ret = o;
 	return 0;
 }

@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 
 #include "batch.h"
+#include "clocks.h"
 #include "fleet.h"
 #include "peer.h"
 
@@ -95,8 +96,12 @@ void outbox_release(struct peer *p, uint16_t packet_id)
 	p->ids[p->ids_free++] = packet_id;
 	u->unacked--;
 	if (u->unacked == 0 && u->all_generated && c.kind != COMMAND_FIN &&
-		f->tally->verdicts[c.file_idx] == TALLY_OPEN)
-		outbox_add_fin(p, c.file_idx);
+		f->tally->verdicts[c.file_idx] == TALLY_OPEN) {
+		if (f->options->topic != NULL)
+			tally_file_ok(f->tally, c.file_idx);
+		else
+			outbox_add_fin(p, c.file_idx);
+	}
 	outbox_settle(p, c.file_idx);
 }
 
@@ -157,6 +162,7 @@ static bool outbox_generate_segment(struct peer *p)
 	return outbox_add_command(p, &c);
 }
 
+/* Begins the next file. False: there is none. */
 static bool outbox_generate_init(struct peer *p)
 {
 	struct fleet *f = p->fleet;
@@ -177,6 +183,8 @@ static bool outbox_generate_init(struct peer *p)
 		p->cursor = (struct plan_cursor){0};
 		plan_init(&p->plan, &f->rules, c.file_idx, f->source->files[c.file_idx].bytes);
 		outbox_check_end(p);
+		if (f->options->topic != NULL)
+			return outbox_generate_segment(p);
 		return outbox_add_command(p, &c);
 	}
 	return false;
@@ -233,7 +241,7 @@ static bool outbox_gather(struct peer *p, struct batch *b)
 /* The kernel took `written` bytes of the batch. */
 static void outbox_advance(struct peer *p, const struct batch *b, size_t written)
 {
-	p->active_ns = fleet_now_ns();
+	p->active_ns = clocks_now_ns();
 	for (unsigned i = 0; i < b->entries_count; i++) {
 		uint32_t entry = p->outbox[p->outbox_head];
 		uint64_t left = b->totals[i] - p->outbox_done;

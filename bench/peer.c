@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "clocks.h"
 #include "fleet.h"
 #include "mqtt.h"
 #include "text.h"
@@ -163,7 +164,7 @@ void peer_start(struct peer *p)
 	f->peers_started++;
 	f->peers_opening++;
 	p->state = PEER_CONNECTING;
-	p->active_ns = fleet_now_ns();
+	p->active_ns = clocks_now_ns();
 	p->fd = socket(f->addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (p->fd < 0) {
 		peer_fail(p, "socket: %s", strerror(errno));

@@ -1,7 +1,8 @@
 /*
- * /proc/PID/stat counts the time of all threads, also of those that have ended and of io_uring's
- * workers, in ticks of 10 ms. VmRSS is sampled. VmHWM is the peak since the process began: it says
- * more than the samples only when it has risen during the run, and then it is exact.
+ * A process's CPU clock counts the time of all its threads in nanoseconds, also of those that have
+ * ended and of io_uring's workers; the start time in /proc/PID/stat tells whether it is still the
+ * same process. VmRSS is sampled. VmHWM is the peak since the process began: it says more than the
+ * samples only when it has risen during the run, and then it is exact.
  */
 #include "procstat.h"
 
@@ -10,6 +11,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static int procstat_read(pid_t pid, const char *name, char *buf, size_t buf_max)
@@ -33,22 +35,25 @@ static int procstat_read(pid_t pid, const char *name, char *buf, size_t buf_max)
 static int procstat_read_cpu(pid_t pid, double *ret_seconds, uint64_t *ret_start_ticks)
 {
 	char buf[1024];
-	unsigned long user, system;
 	unsigned long long start;
+	struct timespec used;
+	clockid_t clock;
 	const char *fields;
 	int error = procstat_read(pid, "stat", buf, sizeof(buf));
 
 	if (error != 0)
 		return error;
 	/* The name in parentheses may itself hold spaces and parentheses. Behind it field 3
-	 * follows; 14 is utime, 15 stime, 22 starttime. */
+	 * follows; 22 is starttime. */
 	fields = strrchr(buf, ')');
 	if (fields == NULL || sscanf(fields + 1,
-				      " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu"
+				      " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u"
 				      " %*d %*d %*d %*d %*d %*d %llu",
-				      &user, &system, &start) != 3)
+				      &start) != 1)
 		return -EPROTO;
-	*ret_seconds = (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+	if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &used) != 0)
+		return -ESRCH;
+	*ret_seconds = (double)used.tv_sec + (double)used.tv_nsec / 1e9;
 	*ret_start_ticks = start;
 	return 0;
 }
@@ -96,6 +101,13 @@ void procstat_sample(struct procstat *s)
 		rss_bytes = hwm_bytes;
 	if (rss_bytes > s->rss_peak_bytes)
 		s->rss_peak_bytes = rss_bytes;
+}
+
+uint64_t procstat_rss_bytes(pid_t pid)
+{
+	uint64_t rss_bytes, hwm_bytes;
+
+	return procstat_read_memory(pid, &rss_bytes, &hwm_bytes) == 0 ? rss_bytes : 0;
 }
 
 void procstat_stop(struct procstat *s)

@@ -22,6 +22,8 @@ struct procstat {
 int procstat_start(struct procstat *s, pid_t pid);
 /* Looks at the memory now. Called often. */
 void procstat_sample(struct procstat *s);
+/* VmRSS now; 0 when there is no such process. */
+uint64_t procstat_rss_bytes(pid_t pid);
 /* Ends the measurement and fills in the results. */
 void procstat_stop(struct procstat *s);
 

@@ -129,7 +129,7 @@ static int source_find(struct source *s, const struct options *o)
 int source_init(struct source *s, const struct options *o)
 {
 	*s = (struct source){.seed = o->seed};
-	return o->dir != NULL ? source_find(s, o) : source_make_up(s, o);
+	return o->command == OPTIONS_INGEST && o->dir != NULL ? source_find(s, o) : source_make_up(s, o);
 }
 
 void source_fini(struct source *s)
