@@ -1,7 +1,7 @@
 /*
- * store.h. Free space is read at most every SPACE_MS, and anew when reservations have become
- * blocks; those not yet allocated are subtracted, so a burst of inits can't promise the same bytes
- * twice.
+ * store.h. Free space is read at most every SPACE_MS, and anew when reservations have become blocks
+ * and before anything is refused; those not yet allocated are subtracted, so a burst of inits can't
+ * promise the same bytes twice.
  */
 #include "store.h"
 
@@ -133,15 +133,22 @@ void store_close(struct store *s)
 
 static void read_space(struct store *s, uint64_t now_ms)
 {
-	uint64_t at_ms = atomic_load(&s->space_at_ms);
-	if (at_ms && now_ms < at_ms + SPACE_MS)
-		return;
 	struct sys_space space;
 	if (sys_space(s->staging_fd, &space) < 0)
 		return;
 	atomic_store(&s->free_bytes, space.free_bytes);
 	atomic_store(&s->free_inodes, space.has_inodes ? space.free_inodes : UINT64_MAX);
 	atomic_store(&s->space_at_ms, now_ms);
+}
+
+/* Returns whether the reading may be older than now. */
+static bool read_space_if_old(struct store *s, uint64_t now_ms)
+{
+	uint64_t at_ms = atomic_load(&s->space_at_ms);
+	if (at_ms && now_ms < at_ms + SPACE_MS)
+		return true;
+	read_space(s, now_ms);
+	return false;
 }
 
 /* Adds n unless the total would pass max. Reactors admit at the same time: the last bytes go to one
@@ -156,16 +163,24 @@ static bool add_within(_Atomic uint64_t *total, uint64_t n, uint64_t max)
 	return true;
 }
 
+static bool add_unallocated(struct store *s, uint64_t bytes)
+{
+	uint64_t free_bytes = atomic_load(&s->free_bytes), kept = s->conf->transfer.disk_free_min;
+	return free_bytes >= kept && add_within(&s->unallocated_bytes, bytes, free_bytes - kept);
+}
+
 int store_reserve_more(struct store *s, uint64_t bytes, uint64_t now_ms)
 {
-	const struct conf *conf = s->conf;
 	if (bytes == 0)
 		return 0;
-	read_space(s, now_ms);
-	uint64_t free_bytes = atomic_load(&s->free_bytes), kept = conf->transfer.disk_free_min;
-	if (free_bytes < kept || !add_within(&s->unallocated_bytes, bytes, free_bytes - kept))
+	bool may_be_old = read_space_if_old(s, now_ms), fits = add_unallocated(s, bytes);
+	if (!fits && may_be_old) {
+		read_space(s, now_ms);
+		fits = add_unallocated(s, bytes);
+	}
+	if (!fits)
 		return -ENOSPC;
-	uint64_t staged_max = conf->transfer.staged_bytes_max;
+	uint64_t staged_max = s->conf->transfer.staged_bytes_max;
 	if (!add_within(&s->staged_bytes, bytes, staged_max ? staged_max : UINT64_MAX)) {
 		atomic_fetch_sub(&s->unallocated_bytes, bytes);
 		return -EDQUOT;
@@ -177,7 +192,8 @@ int store_reserve(struct store *s, uint64_t bytes, uint64_t now_ms)
 {
 	if (!add_within(&s->open_count, 1, s->conf->transfer.open_max))
 		return -EDQUOT;
-	read_space(s, now_ms);
+	if (read_space_if_old(s, now_ms) && atomic_load(&s->free_inodes) < INODES_MIN)
+		read_space(s, now_ms);
 	int err = atomic_load(&s->free_inodes) < INODES_MIN ? -ENOSPC : store_reserve_more(s, bytes, now_ms);
 	if (err)
 		atomic_fetch_sub(&s->open_count, 1);

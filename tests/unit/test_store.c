@@ -300,6 +300,10 @@ Test(space, the_disk_is_read_now_and_then)
 	cr_expect_eq(fake.readings, readings + 1);
 	cr_expect_eq(store_reserve(s, 9 * MIB, now_ms + SPACE_MS), -ENOSPC);
 	cr_expect_eq(store_reserve(s, 8 * MIB, now_ms + SPACE_MS), 0);
+	/* Space that was given free a moment ago is seen before anybody is refused. */
+	cr_expect_eq(store_reserve(s, 4 * MIB, now_ms + SPACE_MS), -ENOSPC);
+	fake.space.free_bytes += 4 * MIB;
+	cr_expect_eq(store_reserve(s, 4 * MIB, now_ms + SPACE_MS), 0);
 	fake.space_err = -EIO;
 	fake.space.free_bytes = 0;
 	cr_expect_eq(store_reserve(s, MIB, now_ms + 10 * SPACE_MS), -ENOSPC, "the last reading counts");
@@ -336,7 +340,6 @@ Test(space, inodes)
 	fake.space.free_inodes = 15;
 	cr_expect_eq(store_reserve(s, MIB, now_ms), -ENOSPC);
 	expect_counts(0, 0, 0);
-	now_ms += SPACE_MS;
 	fake.space.free_inodes = 16;
 	cr_expect_eq(store_reserve(s, MIB, now_ms), 0);
 	now_ms += SPACE_MS;
