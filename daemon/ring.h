@@ -164,8 +164,9 @@ int sys_space(int fd, struct sys_space *ret);
  * that. */
 int sys_list_dir(int dir_fd, int (*fn)(void *arg, const char *name), void *arg);
 /* What must be the same for the page cache of a directory to have survived: the boot, the device,
- * the file system. (Not the mount: a service manager gives each start a mount of its own, and a
- * clean unmount writes everything back.) */
+ * the file system, and that it stayed mounted (a remount was seen to show zeros in the place of what
+ * could not be written back). Not the mount point: a service manager gives each start one of its
+ * own, over the same cache. */
 int sys_cache_identity(int dir_fd, char *ret, size_t ret_max);
 void sys_umask_clear(void); /* modes are then just what is asked for */
 int sys_random(void *buf, size_t len);

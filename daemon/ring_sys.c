@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/btrfs.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -16,11 +17,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -362,9 +365,55 @@ int sys_list_dir(int dir_fd, int (*fn)(void *arg, const char *name), void *arg)
 	return err;
 }
 
+/* The kernel's object of a mounted file system in sysfs: made when the first mount of it is, gone
+ * with the last one. False: this kind of file system has none, or there is no sysfs. */
+static bool sysfs_path(int dir_fd, dev_t dev, long type, char *ret, size_t ret_max)
+{
+	enum { EXT4 = 0xef53, XFS = 0x58465342, F2FS = 0xf2f52010, BTRFS = 0x9123683e };
+	const char *kind = (unsigned)type == EXT4 ? "ext4" : (unsigned)type == XFS ? "xfs" :
+		(unsigned)type == F2FS ? "f2fs" : NULL;
+	if ((unsigned)type == BTRFS) { /* over any number of devices: it goes by its UUID */
+		struct btrfs_ioctl_fs_info_args info = {0};
+		const uint8_t *id = info.fsid;
+		if (ioctl(dir_fd, BTRFS_IOC_FS_INFO, &info) < 0)
+			return false;
+		snprintf(ret, ret_max, "/sys/fs/btrfs/%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-"
+			"%02x%02x%02x%02x%02x%02x", id[0], id[1], id[2], id[3], id[4], id[5], id[6], id[7],
+			id[8], id[9], id[10], id[11], id[12], id[13], id[14], id[15]);
+		return true;
+	}
+	char block[64], device[256];
+	snprintf(block, sizeof(block), "/sys/dev/block/%u:%u", major(dev), minor(dev));
+	ssize_t n = kind ? readlink(block, device, sizeof(device) - 1) : -1;
+	if (n <= 0)
+		return false;
+	device[n] = 0;
+	const char *name = strrchr(device, '/');
+	snprintf(ret, ret_max, "/sys/fs/%s/%s", kind, name ? name + 1 : device);
+	return true;
+}
+
+/* The number of that object, which is given once in a boot; else of the mount, which also changes
+ * when only the mount point does. A file system in memory ends with its mount, and so do its
+ * files. */
+static void mounted_as(int dir_fd, dev_t dev, long type, char *ret, size_t ret_max)
+{
+	enum { TMPFS = 0x01021994 };
+	char path[320];
+	struct stat st;
+	struct statx stx;
+	if (sysfs_path(dir_fd, dev, type, path, sizeof(path)) && stat(path, &st) == 0)
+		snprintf(ret, ret_max, "super %llu", (unsigned long long)st.st_ino);
+	else if ((unsigned)type != TMPFS && statx(dir_fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &stx) == 0 &&
+		stx.stx_mask & STATX_MNT_ID)
+		snprintf(ret, ret_max, "mount %llu", (unsigned long long)stx.stx_mnt_id);
+	else
+		snprintf(ret, ret_max, "memory");
+}
+
 int sys_cache_identity(int dir_fd, char *ret, size_t ret_max)
 {
-	char boot[64];
+	char boot[64], mounted[48];
 	struct stat st;
 	struct statfs fs;
 	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
@@ -377,8 +426,9 @@ int sys_cache_identity(int dir_fd, char *ret, size_t ret_max)
 	boot[36] = 0;
 	if (fstat(dir_fd, &st) < 0 || fstatfs(dir_fd, &fs) < 0)
 		return -errno;
-	snprintf(ret, ret_max, "boot %s dev %llx fs %x%x inode %llu\n", boot, (unsigned long long)st.st_dev,
-		(unsigned)fs.f_fsid.__val[0], (unsigned)fs.f_fsid.__val[1], (unsigned long long)st.st_ino);
+	mounted_as(dir_fd, st.st_dev, (long)fs.f_type, mounted, sizeof(mounted));
+	snprintf(ret, ret_max, "boot %s dev %llx fs %x%x %s inode %llu\n", boot, (unsigned long long)st.st_dev,
+		(unsigned)fs.f_fsid.__val[0], (unsigned)fs.f_fsid.__val[1], mounted, (unsigned long long)st.st_ino);
 	return 0;
 }
 
