@@ -2,9 +2,10 @@
  * What a transfer holds, and how far it is hashed.
  *
  * Invariants: cover is what the journal says (an extent enters cover in the same call that appends
- * its record), synced that part of it which the journal says is on the disk; contiguous is the end of cover's run from 0; frontier ≤ contiguous unless a fin for
- * a smaller size rewound it; hash has been fed exactly [0, frontier). A hash job that ran while
- * content below its end was taken out (content_gen moved) is dropped.
+ * its record), synced that part of it which the journal says is on the disk; contiguous is the end of
+ * cover's run from 0; frontier ≤ contiguous unless a fin for a smaller size rewound it; hash has been
+ * fed exactly [0, frontier). A hash job that ran while content below its end was taken out
+ * (content_gen moved) is dropped.
  */
 #include <assert.h>
 #include <errno.h>

@@ -2,9 +2,9 @@
  * Publishing: a verified staging file appears in the export directory, whole, once, under a name
  * nobody had, and durable before anyone is told.
  *
- *     SYNC (once the journal has let go of what lies beyond the size: truncate; fsync the file, and staging/ if
- *     its entry is new: sync.c) → RECORD (what was synced, and the path, are journaled) → PARENTS (mkdir) → DIR (mkdir, exclusive: a taken one moves to the next suffix, back to RECORD) →
- *     OPEN_DIR → MANIFEST (create, write, fsync) → RENAME (never replaces) → SYNC_DIRS (the new directory and each
+ *     SYNC (once the journal has let go of what lies beyond the size: truncate; fsync the file, and
+ *     staging/ if its entry is new: sync.c) → RECORD (what was synced, and the path, are journaled) →
+ *     PARENTS (mkdir) → DIR (mkdir, exclusive: a taken one moves to the next suffix, back to RECORD) → OPEN_DIR → MANIFEST (create, write, fsync) → RENAME (never replaces) → SYNC_DIRS (the new directory and each
  *     one above it) → PUBLISHED (journaled, synced) → done
  *
  * Every generation has a directory of its own, {clientid}/{fileid}[~n]/, so no export can meet

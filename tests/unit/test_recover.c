@@ -12,7 +12,7 @@ enum { SALT = 99 };
 
 /* --- a data directory that is made by hand ---------------------------------------------------- */
 
-static uint8_t journal[64 * 1024];
+static uint8_t small_journal[64 * 1024], *journal = small_journal;
 static struct record_writer writer;
 
 static void in_data(const struct bench *b, const char *path, char ret[512])
@@ -65,7 +65,7 @@ static void craft(struct bench *b)
 	bench_prepare(b, "/tmp");
 	make_dir(b, "staging");
 	make_dir(b, "export");
-	writer = (struct record_writer){.buf = journal, .buf_max = sizeof(journal), .bytes = RECORD_HEADER_BYTES,
+	writer = (struct record_writer){.buf = journal, .buf_max = sizeof(small_journal), .bytes = RECORD_HEADER_BYTES,
 		.salt = SALT};
 }
 
@@ -566,4 +566,75 @@ Test(recover, with_a_damaged_journal_nothing_is_deleted)
 		bench_down(&b);
 	}
 	bench_remove(&b);
+}
+
+/* --- size ------------------------------------------------------------------------------------- */
+
+enum { MANY_TRANSFERS = 10000, MANY_EXTENTS = 100, EXTENT_BYTES = 1000 };
+
+/* Ten thousand open transfers, each with a hundred extents that don't touch. */
+static void craft_many(struct bench *b, bool cache_alive)
+{
+	char name[32], id[32], path[512];
+	craft(b);
+	journal = malloc(64 << 20);
+	cr_assert_not_null(journal);
+	writer.buf = journal;
+	writer.buf_max = 64 << 20;
+	for (uint32_t i = 0; i < MANY_TRANSFERS; i++) {
+		snprintf(name, sizeof(name), "staging/e1-%u", i);
+		snprintf(id, sizeof(id), "client-%u", i);
+		make_file(b, name, "", 0);
+		in_data(b, name, path);
+		cr_assert_eq(truncate(path, 2 * MANY_EXTENTS * EXTENT_BYTES), 0);
+		put((struct record){.type = RECORD_OPEN, .tid = i + 1, .generation = 1, .epoch = 1,
+			.at_ms = sys_wall_ms(), .clientid = id, .clientid_bytes = (uint32_t)strlen(id),
+			.fileid = "f1", .fileid_bytes = 2, .text = name + 8,
+			.text_bytes = (uint32_t)strlen(name + 8)});
+		put_meta(i + 1, "{\"name\":\"a\"}");
+	}
+	/* As they come when all clients send at once. */
+	for (uint32_t k = 0; k < MANY_EXTENTS; k++) {
+		for (uint32_t i = 0; i < MANY_TRANSFERS; i++) {
+			uint64_t from = (k * 37 % MANY_EXTENTS) * 2ull * EXTENT_BYTES;
+			put((struct record){.type = k % 2 ? RECORD_SYNCED : RECORD_EXTENT, .tid = i + 1,
+				.from = from, .to = from + EXTENT_BYTES});
+		}
+	}
+	make_set(b, "set-000000000001", cache_alive);
+	free(journal);
+	journal = small_journal;
+}
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { READY_MS_MAX = 60000 };
+#else
+enum { READY_MS_MAX = 5000 };
+#endif
+
+/* The first start reads records in the order in which they came, the second one a checkpoint. */
+Test(recover, ten_thousand_transfers_and_a_million_extents, .timeout = 300)
+{
+	for (int cache_alive = 0; cache_alive < 2; cache_alive++) {
+		struct bench b;
+		craft_many(&b, cache_alive);
+		for (int i = 0; i < 2; i++) {
+			uint64_t began_ms = sys_mono_ms();
+			bench_up(&b);
+			uint64_t ms = sys_mono_ms() - began_ms;
+			fprintf(stderr, "cache %s, start %d: ready after %lu ms\n",
+				cache_alive ? "alive" : "dead", i + 1, (unsigned long)ms);
+			cr_assert_lt(ms, READY_MS_MAX);
+			cr_assert_eq(b.rt.uploads->count, MANY_TRANSFERS);
+			uint64_t bytes = 0;
+			for (uint32_t k = 0; k < b.rt.uploads->table_size; k++) {
+				for (const struct transfer *t = b.rt.uploads->table[k]; t; t = t->hash_next)
+					bytes += t->cover.bytes;
+			}
+			cr_assert_eq(bytes, (uint64_t)MANY_TRANSFERS * MANY_EXTENTS * EXTENT_BYTES /
+				(cache_alive ? 1 : 2));
+			bench_down(&b);
+		}
+		bench_remove(&b);
+	}
 }
