@@ -260,6 +260,27 @@ Test(upload, an_init_waits_for_the_fin_before_it)
 	}
 }
 
+/* Whose metadata a generation has is known after a restart, too: that of the one before may be
+ * replaced, its own not. */
+Test(upload, metadata_taken_over_is_told_from_its_own_after_a_restart)
+{
+	struct bench b;
+	bench_init(&b);
+	assert_ok(do_init(&b, "{\"name\":\"a\"}"));
+	assert_ok(do_small(&b, 0, "abc", 3));
+	assert_ok(do_fin(&b, 3, NULL));
+	assert_ok(do_small(&b, 0, "new", 3));
+	bench_restart(&b);
+	assert_ok(do_init(&b, "{\"name\":\"b\"}"));
+	bench_restart(&b);
+	assert_fails(do_init(&b, "{\"name\":\"a\"}"), 0x80, "filemeta_conflict");
+	assert_fails(do_init(&b, "{\"name\":\"c\"}"), 0x80, "filemeta_conflict");
+	assert_ok(do_init(&b, "{\"name\":\"b\"}"));
+	assert_ok(do_fin(&b, 3, NULL));
+	assert_file(&b, "cam/f1~2/b", (const uint8_t *)"new", 3);
+	bench_fini(&b);
+}
+
 Test(upload, journal_rotates)
 {
 	struct bench b;
