@@ -210,7 +210,7 @@ static void floor_report(
 		       ",\"sha\":\"%s\",\"seed\":%" PRIu64 "}\n",
 			mode_names[o->mode], r->bytes, seconds, mb_per_s, r->files, o->connections,
 			cpu, gb > 0 ? cpu / gb : 0, sender_cpu, r->pulls, r->drains,
-			sha256_impl_name(), o->seed);
+			sha256_impl_name(o->lanes), o->seed);
 		return;
 	}
 	printf("%-12s %s\n", "mode", mode_names[o->mode]);
@@ -218,7 +218,7 @@ static void floor_report(
 	printf("%-12s %.3f s   %.1f MB/s\n", "time", seconds, mb_per_s);
 	printf("%-12s %.3f CPU s   %.4f CPU s/GB\n", "receiver", cpu, gb > 0 ? cpu / gb : 0);
 	if (o->mode == MODE_SPLICE_SHA || o->mode == MODE_SHA)
-		printf("%-12s %s, %u lanes, %u threads\n", "sha", sha256_impl_name(), o->lanes,
+		printf("%-12s %s, %u lanes, %u threads\n", "sha", sha256_impl_name(o->lanes), o->lanes,
 			o->threads);
 	if (o->mode == MODE_SHA)
 		return;

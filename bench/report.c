@@ -97,7 +97,7 @@ void report_json(const struct fleet *f, uint32_t files_verified)
 	report_json_latency("ack_ms", &t->ack_ns);
 	report_json_latency("fin_ms", &t->fin_ns);
 	if (report_has_daemon(f))
-		printf("\"daemon_cpu_seconds\":%.2f,\"daemon_cpu_seconds_per_gb\":%.4f,"
+		printf("\"daemon_cpu_seconds\":%.6f,\"daemon_cpu_seconds_per_gb\":%.6f,"
 		       "\"daemon_rss_peak_bytes\":%" PRIu64 ",",
 			f->daemon->cpu_seconds, report_per_gb(f->daemon->cpu_seconds, r.gb),
 			f->daemon->rss_peak_bytes);

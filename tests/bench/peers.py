@@ -1,0 +1,3 @@
+"""Other servers under the same bytes."""
+
+CASES = {}
