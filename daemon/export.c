@@ -8,8 +8,8 @@
  *     one above it) → PUBLISHED (journaled, synced) → done
  *
  * Every generation has a directory of its own, {clientid}/{fileid}[~n]/, so no export can meet
- * another one's name. The path is journaled before anything of it exists, so a restart finds what
- * was begun:
+ * another one's name. The path is journaled, and that synced, before anything of it exists, so a
+ * restart finds what was begun:
  *
  *     staging file there, final name not   → what had been made is taken away, then as at first
  *     staging file and final name there    → the name is somebody else's: the next suffix
@@ -283,7 +283,8 @@ static int manifest_make(struct publish *p)
 }
 
 /* Was this manifest written by this publish, before a restart? It is ours up to the time of export,
- * or up to where it was cut off. */
+ * or up to where it was cut off; after a power cut, zeros are where its bytes had not reached the
+ * disk. */
 static bool manifest_is_ours(struct publish *p, int fd)
 {
 	char *last = NULL, *there = manifest_make(p) == 0 ? malloc(p->manifest_bytes) : NULL;
@@ -295,7 +296,9 @@ static bool manifest_is_ours(struct publish *p, int fd)
 		size_t same = last ? (size_t)(last - p->manifest) : 0;
 		if (got >= 0 && (size_t)got < same)
 			same = (size_t)got;
-		is_ours = got >= 0 && memcmp(there, p->manifest, same) == 0;
+		is_ours = got >= 0;
+		for (size_t i = 0; is_ours && i < same; i++)
+			is_ours = there[i] == p->manifest[i] || there[i] == 0;
 	}
 	free(there);
 	free(p->manifest);
@@ -345,7 +348,8 @@ static void record_path(struct publish *p)
 	journal_append(t->u->rt->journal, &r);
 	p->state = PUBLISH_RECORD;
 	t->waiter.done = on_recorded;
-	journal_wait(t->u->rt->journal, &t->waiter, JOURNAL_WRITTEN);
+	/* Synced: after a power cut, too, whatever is found of it must be known to be ours. */
+	journal_wait(t->u->rt->journal, &t->waiter, JOURNAL_SYNCED);
 }
 
 static void record_published(struct publish *p)

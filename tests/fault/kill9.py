@@ -145,6 +145,24 @@ def check_exports(daemon, uploader):
         eq(sha256((places[0] / "a.bin").read_bytes()), file.digest, f"digest of {file.id}")
 
 
+def raise_errors(uploaders):
+    for uploader in uploaders:
+        if uploader.error:
+            raise AssertionError(uploader.error)
+
+
+def finish(context, daemon, uploaders):
+    """Lets the uploaders come to their end, and looks at what they have left."""
+    for uploader in uploaders:
+        uploader.enough.set()
+    for uploader in uploaders:
+        uploader.join(60 * context.slow)
+        yes(not uploader.is_alive(), f"{uploader.name} did not finish")
+        raise_errors([uploader])
+        check_exports(daemon, uploader)
+    until(lambda: not daemon.staged_files(), "staging is empty at the end")
+
+
 def run(context, rounds, seed=1, uploaders_count=4, *options):
     """Raises on any violation; returns a line that says what was done."""
     rng = random.Random(seed)
@@ -156,18 +174,8 @@ def run(context, rounds, seed=1, uploaders_count=4, *options):
     for _ in range(rounds):
         time.sleep(rng.choice([0.002, 0.01, 0.03, 0.1, 0.3]) * rng.random() * context.slow)
         daemon.restart(kill=True)
-        broken = [u for u in uploaders if u.error]
-        if broken:
-            raise AssertionError(broken[0].error)
-    for uploader in uploaders:
-        uploader.enough.set()
-    for uploader in uploaders:
-        uploader.join(60 * context.slow)
-        yes(not uploader.is_alive(), f"{uploader.name} did not finish")
-        if uploader.error:
-            raise AssertionError(uploader.error)
-        check_exports(daemon, uploader)
-    until(lambda: not daemon.staged_files(), "staging is empty at the end")
+        raise_errors(uploaders)
+    finish(context, daemon, uploaders)
     return (f"{rounds} kills, {sum(len(u.files) for u in uploaders)} files, "
             f"{sum(u.segments_sent for u in uploaders)} segments, "
             f"{sum(u.reconnects for u in uploaders)} connections: nothing lost, nothing doubled")
