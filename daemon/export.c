@@ -47,7 +47,7 @@
 
 enum { DIRS_MAX = 5, SUFFIX_MAX = 1000000, SUFFIX_DIGITS_MAX = 7, SYNCED_SLOTS = 4096 };
 
-#define MANIFEST ".manifest.json" /* no escaped name begins with a dot */
+#define MANIFEST ".manifest.json" /* no exported file has this name */
 
 enum publish_state {
 	PUBLISH_QUEUED, PUBLISH_UNCOVERED, PUBLISH_TRUNCATE, PUBLISH_SYNC, PUBLISH_RECORD, PUBLISH_PARENTS,
@@ -78,15 +78,29 @@ static void step(struct publish *p);
 
 /* --- the path --------------------------------------------------------------------------------- */
 
-/* EMQX's buckets: SHA-1 over both ids, in upper-case hex, as 2/2/36 digits. */
+/* Erlang's external term format of a binary: tag, length, bytes. */
+static void hash_term(wc_Sha *sha, const char *s, uint32_t bytes)
+{
+	const uint8_t head[5] = {109, (uint8_t)(bytes >> 24), (uint8_t)(bytes >> 16), (uint8_t)(bytes >> 8),
+		(uint8_t)bytes};
+	wc_ShaUpdate(sha, head, sizeof(head));
+	wc_ShaUpdate(sha, (const uint8_t *)s, bytes);
+}
+
+/* EMQX's buckets: SHA-1 of term_to_binary({ClientId, FileId}), in upper-case hex, as 2/2/36 digits.
+ * Like the escaping (names.h), checked against EMQX's emqx_ft_storage_exporter_fs.erl
+ * (mk_result_reldir, mk_transfer_hash) and emqx_ft_fs_util.erl (escape_filename) of 5.x. Each pair of
+ * ids has a bucket of its own, so the suffix of a generation can't make it another id's. */
 static void emqx_buckets(const struct transfer *t, char ret[48])
 {
+	static const uint8_t pair[3] = {131, 104, 2}; /* version of the format, tuple, its arity */
 	wc_Sha sha;
 	uint8_t d[WC_SHA_DIGEST_SIZE];
 	char hex[2 * WC_SHA_DIGEST_SIZE + 1];
 	wc_InitSha(&sha);
-	wc_ShaUpdate(&sha, (const uint8_t *)t->clientid, t->clientid_bytes);
-	wc_ShaUpdate(&sha, (const uint8_t *)t->fileid, t->fileid_bytes);
+	wc_ShaUpdate(&sha, pair, sizeof(pair));
+	hash_term(&sha, t->clientid, t->clientid_bytes);
+	hash_term(&sha, t->fileid, t->fileid_bytes);
 	wc_ShaFinal(&sha, d);
 	for (unsigned i = 0; i < sizeof(d); i++)
 		snprintf(hex + 2 * i, 3, "%02X", d[i]);
@@ -108,11 +122,18 @@ static void make_path(struct publish *p)
 {
 	struct transfer *t = p->t;
 	char client[NAMES_ID_MAX + 1], file[NAMES_ID_MAX + 1], buckets[48] = "", suffix[16] = "";
-	names_escape_id(t->clientid, t->clientid_bytes, client);
-	names_escape_id(t->fileid, t->fileid_bytes, file);
-	names_escape_file(t->meta.name, strlen(t->meta.name), p->name);
-	if (t->u->conf->export.layout == CONF_LAYOUT_EMQX)
+	if (t->u->conf->export.layout == CONF_LAYOUT_EMQX) {
 		emqx_buckets(t, buckets);
+		names_escape_id_emqx(t->clientid, t->clientid_bytes, client);
+		names_escape_id_emqx(t->fileid, t->fileid_bytes, file);
+		names_escape_file_emqx(t->meta.name, strlen(t->meta.name), p->name);
+	} else {
+		names_escape_id(t->clientid, t->clientid_bytes, client);
+		names_escape_id(t->fileid, t->fileid_bytes, file);
+	}
+	/* In EMQX's layout a name may begin with a dot, but not be the manifest's. */
+	if (!buckets[0] || strcmp(p->name, MANIFEST) == 0)
+		names_escape_file(t->meta.name, strlen(t->meta.name), p->name);
 	if (p->suffix > 1)
 		snprintf(suffix, sizeof(suffix), "~%u", p->suffix);
 	snprintf(p->dir, sizeof(p->dir), "%s%s/%s%s", buckets, client, file, suffix);

@@ -34,14 +34,37 @@ static bool stays_in_id(uint32_t code, bool is_first)
 	return code >= 0x80 || is_plain(code, is_first);
 }
 
+static bool is_printable(uint32_t code)
+{
+	return code >= 32 && (code < 127 || code > 159) && code != 0xfffe && code != 0xffff;
+}
+
 /* The rule of meta_name_ok, once more: a name from elsewhere must not get out of its directory. */
 static bool stays_in_file(uint32_t code, bool is_first)
 {
-	if (code < 32 || (code >= 127 && code <= 159) || code == 0xfffe || code == 0xffff)
+	if (!is_printable(code))
 		return false;
 	if (code == '.')
 		return !is_first;
 	return code != '/' && code != '\\' && code != ':' && code != '%';
+}
+
+static bool stays_in_emqx_id(uint32_t code, bool is_first)
+{
+	(void)is_first;
+	return is_printable(code) && code != '%' && code != ':' && code != '\\' && code != '/';
+}
+
+static bool stays_in_emqx_file(uint32_t code, bool is_first)
+{
+	return code == '%' || stays_in_emqx_id(code, is_first);
+}
+
+static bool stays_nowhere(uint32_t code, bool is_first)
+{
+	(void)code;
+	(void)is_first;
+	return false;
 }
 
 /* Writes pieces while they fit into max bytes, and NUL. Returns how many bytes; *ret_is_whole says
@@ -107,6 +130,27 @@ void names_escape_id(const char *id, size_t id_bytes, char ret[NAMES_ID_MAX + 1]
 void names_escape_file(const char *name, size_t name_bytes, char ret[NAMES_FILE_MAX + 1])
 {
 	escape_or_hash(name, name_bytes, stays_in_file, ret, NAMES_FILE_MAX, FILE_HASH_DIGITS);
+	if (name_bytes == 0)
+		memcpy(ret, "%", 2);
+}
+
+static bool is_dots(const char *name, size_t bytes)
+{
+	return (bytes == 1 || bytes == 2) && name[0] == '.' && name[bytes - 1] == '.';
+}
+
+void names_escape_id_emqx(const char *id, size_t id_bytes, char ret[NAMES_ID_MAX + 1])
+{
+	escape_or_hash(id, id_bytes, is_dots(id, id_bytes) ? stays_nowhere : stays_in_emqx_id, ret,
+		NAMES_ID_MAX, ID_HASH_DIGITS);
+	if (id_bytes == 0)
+		memcpy(ret, "%", 2);
+}
+
+void names_escape_file_emqx(const char *name, size_t name_bytes, char ret[NAMES_FILE_MAX + 1])
+{
+	escape_or_hash(name, name_bytes, is_dots(name, name_bytes) ? stays_nowhere : stays_in_emqx_file,
+		ret, NAMES_FILE_MAX, FILE_HASH_DIGITS);
 	if (name_bytes == 0)
 		memcpy(ret, "%", 2);
 }

@@ -2,7 +2,8 @@
  * From ids that a peer chose to names in the file system.
  *
  * Whatever the input, the output is one path component: never empty, ".", "..", never with "/" or
- * NUL, never beginning with a dot, at most the stated number of bytes, valid UTF-8.
+ * NUL, never beginning with a dot (but for EMQX's), at most the stated number of bytes, valid
+ * UTF-8.
  *
  * Where a hash stands for what had to be cut off, it is the beginning of a SHA-256: the ids are
  * chosen by peers, who could construct two that collide under a faster hash and so reach another's
@@ -30,6 +31,12 @@ void names_escape_id(const char *id, size_t id_bytes, char ret[NAMES_ID_MAX + 1]
  * stays (what it does not allow becomes %XX). Longer than 255 bytes: cut at a whole character, and
  * "~" + 16 hex digits of its hash put at the end. */
 void names_escape_file(const char *name, size_t name_bytes, char ret[NAMES_FILE_MAX + 1]);
+/* The same as EMQX does it, for its layout: "%", ":", "\\", "/" and what can't be printed become %XX
+ * of their UTF-8 bytes, and so do "." and ".."; all else stays. Longer than NAMES_ID_MAX: as above,
+ * where EMQX fails. Not injective against ids that were cut off. */
+void names_escape_id_emqx(const char *id, size_t id_bytes, char ret[NAMES_ID_MAX + 1]);
+/* EMQX escapes nothing in the names that meta_name_ok allows. */
+void names_escape_file_emqx(const char *name, size_t name_bytes, char ret[NAMES_FILE_MAX + 1]);
 /* The staging file of a transfer: lower-case only, e<epoch>-<first 40 bytes of the escaped client
  * id, lower-cased>-<the same of the file id>-<32 hex digits of the hash of both ids with their
  * lengths>-<generation>. Two transfers never share one, also on a case-folding file system. ASCII

@@ -1,6 +1,8 @@
 """Client ids, file ids and names: any UTF-8 that MQTT allows, and none reaches the file system bare."""
 
+import hashlib
 import re
+import struct
 
 from harness import BOTH, V5, V311, cases, eq, escape_id, sha256, yes
 from rawmqtt import Closed, publish_packet
@@ -167,3 +169,44 @@ def test_ids_survive_a_restart(t):
         up.init(file_id)
         up.fin(file_id, len(str(at)))
         eq(d.export("ré/🦀", file_id, "a.bin"), str(at).encode(), "export")
+
+
+def emqx_escape(text):
+    """emqx_ft_fs_util:escape_filename."""
+    def escaped(c):
+        return "".join(f"%{b:02X}" for b in c.encode())
+
+    if text in (".", ".."):
+        return escaped(text)
+    return "".join(escaped(c) if c in "%:\\/" or not 32 <= ord(c) or 127 <= ord(c) <= 159 else c
+                   for c in text)
+
+
+def emqx_directory(client_id, file_id):
+    """Where EMQX's local exporter puts a transfer: buckets of the SHA-1 over the term."""
+    def term(text):
+        return b"m" + struct.pack(">I", len(text.encode())) + text.encode()
+
+    digest = hashlib.sha1(b"\x83h\x02" + term(client_id) + term(file_id)).hexdigest().upper()
+    return f"{digest[:2]}/{digest[2:4]}/{digest[4:]}/{emqx_escape(client_id)}/{emqx_escape(file_id)}"
+
+
+def test_layout_of_emqx(t):
+    d = t.daemon("export.layout=emqx")
+    expected = {}
+    names = ["a.bin", "100%", ".hidden", "%41", "~2", "文件.txt", ".manifest.json"]
+    for client_id in ("cam", "..", "a/b:c%", "ü ~2"):
+        up = t.uploader(client_id)
+        for at, file_id in enumerate(["f1", *IDS]):
+            name = names[at % len(names)]
+            up.upload(file_id, f"{client_id} {at}".encode(), name=name)
+            name = "%2Emanifest.json" if name == ".manifest.json" else name
+            expected[f"{emqx_directory(client_id, file_id)}/{name}"] = f"{client_id} {at}"
+        # The next generation lies beside the first.
+        up.upload("f1", b"another", name="a.bin")
+        expected[f"{emqx_directory(client_id, 'f1')}~2/a.bin"] = "another"
+    found = {str(p.relative_to(d.export_root)): p.read_text() for p in d.exported_files()}
+    eq(found, expected, "exports")
+    d.restart()
+    t.uploader("cam").upload("f1", b"another", name="a.bin")
+    eq(len(d.exported_files()), len(expected), "exports after a replay")

@@ -104,6 +104,41 @@ Test(names, files)
 	cr_expect_eq(strlen(out), 237 + 17);
 }
 
+/* What emqx_ft_fs_util:escape_filename makes of ids; file names it leaves alone. */
+Test(names, as_emqx)
+{
+	static const struct {
+		const char *in, *id, *file;
+	} rows[] = {
+		{"a", "a", "a"},
+		{".hidden", ".hidden", ".hidden"},
+		{"...", "...", "..."},
+		{".", "%2E", "%2E"},
+		{"..", "%2E%2E", "%2E%2E"},
+		{"a~2", "a~2", "a~2"},
+		{" a b;*?\"<>|", " a b;*?\"<>|", " a b;*?\"<>|"},
+		{"100%", "100%25", "100%"},
+		{"c:\\x/y", "c%3A%5Cx%2Fy", "c%3A%5Cx%2Fy"},
+		{"a\nb\x7f", "a%0Ab%7F", "a%0Ab%7F"},
+		{"\xc2\x85\xc2\xa0", "%C2%85\xc2\xa0", "%C2%85\xc2\xa0"},
+		{"\xef\xbf\xbe\xef\xbf\xbd", "%EF%BF%BE\xef\xbf\xbd", "%EF%BF%BE\xef\xbf\xbd"},
+		{"\xf0\x9f\x98\x80", "\xf0\x9f\x98\x80", "\xf0\x9f\x98\x80"},
+		{"", "%", "%"},
+	};
+	char id[NAMES_ID_MAX + 1], file[NAMES_FILE_MAX + 1];
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		names_escape_id_emqx(rows[i].in, strlen(rows[i].in), id);
+		names_escape_file_emqx(rows[i].in, strlen(rows[i].in), file);
+		cr_expect_str_eq(id, rows[i].id);
+		cr_expect_str_eq(file, rows[i].file);
+	}
+	char longer[300];
+	memset(longer, '.', sizeof(longer));
+	names_escape_id_emqx(longer, sizeof(longer), id);
+	cr_expect_eq(strlen(id), NAMES_ID_MAX);
+	cr_expect_eq(id[NAMES_ID_MAX - 33], '~');
+}
+
 Test(names, staging)
 {
 	char a[NAMES_STAGING_MAX + 1], b[NAMES_STAGING_MAX + 1];
