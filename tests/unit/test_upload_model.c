@@ -10,11 +10,10 @@
  *
  * The client is as conn.c is: its commands are in order, a pass over its buffer ends with
  * ingest_flush, each segment asks the gate first, and while a large one streams, or the gate is
- * shut to a segment or behind an init that waits, nothing else of it is begun.
+ * shut (to a segment, or behind an init that waits), nothing else of it is begun.
  *
- * A seed decides what is done; what the kernel and the threads do in the meantime it does not. So
- * one that has found something may have to run a few times: SEED=n runs one, SEEDS=n so many,
- * TRACE=1 tells what happens.
+ * A seed decides what is done, not what kernel and threads do meanwhile, so one that has found
+ * something may have to run often: SEED=n runs one, SEEDS=n so many, TRACE=1 tells what happens.
  */
 #include <dirent.h>
 #include <netinet/in.h>
@@ -285,10 +284,9 @@ static bool do_init(struct client *cl, struct file *f)
 		",\"checksum\":\"0123456789012345678901234567890123456789012345678901234567890123\""};
 	struct cmd plan = {.kind = CMD_INIT, .meta = 1 + (once_in(3) ? any(METAS - 1) : f->idx),
 		.metas_before = f->metas, .was_alone = f->log_count == 0};
-	char json[160], size[16] = "";
-	if (plan.meta == META_A_SIZED)
-		snprintf(size, sizeof(size), "%u", BLOCKS / 2 * w->block_bytes);
-	snprintf(json, sizeof(json), "{\"name\":\"%s\"%s%s}", meta_names[plan.meta], more[plan.meta], size);
+	char json[160];
+	snprintf(json, sizeof(json), plan.meta == META_A_SIZED ? "{\"name\":\"%s\"%s%u}" : "{\"name\":\"%s\"%s}",
+		meta_names[plan.meta], more[plan.meta], BLOCKS / 2 * w->block_bytes);
 	trace("[%u] init %s\n", f->idx, json);
 	f->metas |= 1u << plan.meta;
 	struct reply *rp = reply_for(log_push(f, &plan));
