@@ -4,6 +4,7 @@
 #   make demo        build, start a daemon, upload a file, show it
 #   make check       everything that is tested: unit tests, fuzz corpus, end to end
 #   make unit, make fuzz-replay, make e2e     its parts
+#   make sim SEEDS=n [FIRST=seed]             the daemon in a simulated world, n times; also a part
 #   make fuzz-run SECONDS=600                 fuzz every parser that long
 #   make bench, make lint, make install, make uninstall, make clean
 #
@@ -17,6 +18,8 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 SECONDS ?= 60
+SEEDS   ?= 10000
+FIRST   ?= 1
 # Debian's, which sees Debian's modules, also where another one comes first in PATH.
 PYTHON  ?= $(firstword $(wildcard /usr/bin/python3) python3)
 export PYTHON
@@ -46,6 +49,7 @@ lib_obj    := $(call obj,$(wildcard lib/*.c))
 daemon_obj := $(call obj,$(filter-out daemon/main.c,$(wildcard daemon/*.c)))
 client_obj := $(call obj,$(wildcard client/*.c))
 bench_obj  := $(call obj,$(wildcard bench/*.c))
+sim_obj    := $(call obj,$(wildcard tests/sim/*.c))
 unit_bin   := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
 fuzz_bin   := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 libs       := $(BUILD)/libdaemon.a $(BUILD)/libsluice.a
@@ -58,8 +62,9 @@ programs   := $(BUILD)/sluiced $(BUILD)/sluice $(BUILD)/sluice-bench
 compile = $(MAKE) --no-print-directory VARIANT=$(VARIANT) BUILD=$(BUILD) \
 	$(if $(findstring j,$(firstword -$(MAKEFLAGS))),,-j$(shell nproc) --output-sync=target)
 
-.PHONY: all demo check unit e2e fuzz-replay fuzz-run bench lint install uninstall clean
-.PHONY: deps deps-demo deps-check deps-unit deps-fuzz programs unit-programs fuzz-programs
+.PHONY: all demo check unit e2e sim fuzz-replay fuzz-run bench lint install uninstall clean
+.PHONY: deps deps-demo deps-check deps-unit deps-fuzz programs unit-programs fuzz-programs sim-programs
+comma := ,
 # make V=1 shows the commands.
 Q := $(if $(V),,@)
 
@@ -89,6 +94,10 @@ e2e: deps deps-check
 	@$(compile) programs
 	@tests/check.sh $(BUILD) e2e
 
+sim: deps
+	@$(compile) sim-programs
+	@tests/sim/run.sh $(BUILD) $(SEEDS) $(FIRST)
+
 # New inputs and findings stay in build/fuzz/: what is worth keeping is moved to tests/corpus/ by hand.
 fuzz-run: deps deps-fuzz
 	@$(MAKE) --no-print-directory VARIANT=fuzz BUILD=build/fuzz fuzz-programs
@@ -103,6 +112,7 @@ lint:
 programs: $(programs)
 unit-programs: $(unit_bin)
 fuzz-programs: $(fuzz_bin)
+sim-programs: $(BUILD)/simulator
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -155,6 +165,15 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(replay_obj) $(BUILD)/libsluice.a
 	@$(if $(V),,echo '  LINK  $@')
 	$(Q)$(CC) $(ALL_CFLAGS) $(fuzz_main) -o $@ $(linked) $(PKG_LIBS)
 $(call of_daemon,$(fuzz_bin),fuzz_): $(BUILD)/libdaemon.a
+
+# The daemon with tests/sim in the place of ring.o and ring_sys.o, which so are not linked, and of what
+# else a process has of its own: memory, threads, its end.
+sim_wraps := malloc calloc realloc free strdup strndup asprintf __assert_fail _exit \
+	$(addprefix pthread_,create join self kill mutex_init mutex_destroy mutex_lock mutex_unlock \
+	cond_init cond_destroy cond_wait cond_signal cond_broadcast)
+$(BUILD)/simulator: $(sim_obj) $(libs)
+	@$(if $(V),,echo '  LINK  $@')
+	$(Q)$(CC) $(ALL_CFLAGS) $(addprefix -Wl$(comma)--wrap=,$(sim_wraps)) -o $@ $^ $(PKG_LIBS)
 
 # What must be installed. Each level is a condition, quick when it holds, and the packages that fulfil it.
 apt_build := gcc libc6-dev make pkg-config liburing-dev libwolfssl-dev libcjson-dev libxxhash-dev libcyaml-dev \

@@ -1,0 +1,30 @@
+/*
+ * What the clients do: at random while there is load, to the point when all is to be brought to an
+ * end.
+ */
+#ifndef SLUICE_SIM_LOAD_H
+#define SLUICE_SIM_LOAD_H
+
+#include "sim_client.h"
+
+struct load_conf {
+	uint32_t clients, files;        /* files of each client */
+	uint32_t actions;               /* of all */
+	uint32_t block_bytes_max, blocks_max;
+	uint64_t pause_ns_max;          /* between two of a client's */
+	uint32_t leave;                 /* in 10000: a connection is left, somehow */
+	uint32_t conflict, corrupt, abort, fin, take;
+	bool is_v5, is_v3;
+};
+
+void load_reset(const struct load_conf *conf);
+void load_fini(void);
+/* All actions are done. */
+bool load_is_over(void);
+/* From now on each file is brought to its end. */
+void load_heal(void);
+bool load_is_healed(void);
+/* Everybody leaves. */
+void load_leave(void);
+
+#endif
