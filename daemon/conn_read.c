@@ -277,6 +277,7 @@ static void read_packets(struct conn *c)
 void conn_read(struct conn *c)
 {
 	read_packets(c);
+	ingest_flush(c->rt->uploads);
 	if (c->buf_waiter.granted)
 		bufs_wait_cancel(&c->buf_waiter); /* others need it more than one who doesn't read */
 }

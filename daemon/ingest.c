@@ -33,6 +33,7 @@
 #include "log.h"
 #include "mqtt.h"
 #include "segment.h"
+#include "spool.h"
 
 enum { GROUP_MAX = 64, EXPORT_FDS_MAX = 16, LOCKED_MAX = 16 };
 
@@ -764,6 +765,7 @@ void ingest_flush(struct uploads *u)
 			transfer_step(t);
 		transfer_unpin(t);
 	}
+	spools_flush(u);
 }
 
 struct seg *ingest_open(struct uploads *u, const struct upload_id *id, const struct filecmd *cmd,

@@ -1,20 +1,13 @@
 /*
- * A large segment: socket → pipe → file, never in user space.
- *
- * Two pipes at most: one drains into the file (an operation of the ring, in a kernel worker) while
- * the next fills from the socket (at once; it only moves references to pages). What has been
- * gathered in a pipe is sent on as soon as nothing drains, so a slow sender's bytes do not hold a
- * pipe, and a fast one's go in steps as large as a pipe.
- *
- *     FREE ──pipes_take, sock_splice──► FILLING ──nothing drains──► DRAINING ──empty──► FREE
+ * A large segment: socket → pipe → file, never in user space. spool.c has the pipes, which segments
+ * that follow each other share.
  *
  * The bytes that came together with the header are written from their buffer.
  *
- * After a failure the payload is drained and thrown away, so that the connection can go on; the
- * pipe that may still hold bytes is closed, not given back.
+ * After a failure the payload is drained and thrown away, so that the connection can go on.
  *
- * Who ends a stream: the connection has let go (all bytes taken, or ingest_cut) and no operation is
- * in flight.
+ * Who ends a stream: the connection has let go (all bytes taken, or ingest_cut), none of its bytes
+ * is in a pipe, and no operation is in flight.
  */
 #include <assert.h>
 #include <errno.h>
@@ -23,27 +16,18 @@
 #include <string.h>
 #include "log.h"
 #include "segment.h"
+#include "spool.h"
 
 enum { PULL_BYTES_MAX = 8 << 20 };
 
-enum side_state { SIDE_FREE, SIDE_FILLING, SIDE_DRAINING };
-
-struct side {
-	struct op op;           /* pipe → file */
-	struct stream *stream;
-	struct pipe *pipe;
-	enum side_state state;
-	uint64_t file_off;      /* of the pipe's first byte in the target */
-};
-
 struct stream {
 	struct seg *seg;
+	struct spool_user spooled;
 	uint32_t taken;         /* payload bytes taken from the socket, prefix included */
 	bool started;           /* the target is known */
 	bool failed;            /* drain and throw away */
 	bool held;              /* the connection still holds the segment */
 	bool waiting;           /* the connection waits for resume */
-	bool pipe_is_due;       /* a pipe was free for us; we have not pulled since */
 	bool cut;
 	bool to_scratch;
 	bool fd_counted;        /* counts the staging file's fd */
@@ -51,7 +35,6 @@ struct stream {
 	int scratch_fd;
 	int err;
 	uint32_t inflight;
-	struct side sides[2];
 	struct buf *prefix_buf; /* prefix not yet written */
 	const uint8_t *prefix;
 	uint32_t prefix_bytes;
@@ -59,15 +42,14 @@ struct stream {
 	struct op prefix_op;
 	struct op file_op;      /* opens the scratch file; copies from it */
 	void (*copied)(struct seg *s, int err);
-	struct bufs_waiter pipe_waiter;
 	void (*resume)(void *arg);
 	void *arg;
 };
 
-static void on_drained(struct op *op);
+static void on_moved(struct spool_user *x, int err);
+static void on_spool_ready(struct spool_user *x);
 static void on_prefix_written(struct op *op);
 static void on_scratch_opened(struct op *op);
-static void on_pipe_free(struct bufs_waiter *w);
 
 static int target_fd(const struct stream *st)
 {
@@ -105,11 +87,8 @@ struct seg *ingest_begin(struct uploads *u, const struct upload_id *id, const st
 	st->arg = arg;
 	st->prefix_op.done = on_prefix_written;
 	st->file_op.done = on_scratch_opened;
-	st->pipe_waiter.wake = on_pipe_free;
-	for (int i = 0; i < 2; i++) {
-		st->sides[i].stream = st;
-		st->sides[i].op.done = on_drained;
-	}
+	st->spooled.moved = on_moved;
+	st->spooled.wake = on_spool_ready;
 	if (prefix_bytes) {
 		st->prefix_buf = b;
 		buf_ref(b);
@@ -128,9 +107,7 @@ void stream_free(struct seg *s)
 	if (!st)
 		return;
 	assert(st->inflight == 0 && !st->held);
-	bufs_wait_cancel(&st->pipe_waiter);
-	for (int i = 0; i < 2; i++)
-		pipes_give(st->sides[i].pipe, false);
+	spool_leave(&st->spooled);
 	buf_unref(st->prefix_buf);
 	if (st->scratch_fd >= 0)
 		sys_close(st->scratch_fd);
@@ -147,11 +124,16 @@ int stream_scratch_fd(const struct seg *s)
 	return s->stream->scratch_fd;
 }
 
-/* Nothing is in flight and the connection has let go: the segment goes on, or ends. */
+static bool is_through(const struct stream *st)
+{
+	return st->inflight == 0 && st->spooled.bytes == 0 && !st->held;
+}
+
+/* Nothing is under way and the connection has let go: the segment goes on, or ends. */
 static void finish_if_through(struct stream *st)
 {
 	struct seg *s = st->seg;
-	if (st->inflight || st->held)
+	if (!is_through(st))
 		return;
 	if (st->cut)
 		seg_discard(s);
@@ -159,18 +141,6 @@ static void finish_if_through(struct stream *st)
 		seg_fail_errno(s, st->err); /* answered already: this only frees it */
 	else if (st->taken == s->bytes && s->state == SEG_RECEIVING && !st->prefix_bytes)
 		seg_on_received(s);
-}
-
-/* A pipe that was being filled is closed: its bytes go nowhere. */
-static void give_filling(struct stream *st)
-{
-	for (int i = 0; i < 2; i++) {
-		if (st->sides[i].state != SIDE_FILLING)
-			continue;
-		pipes_give(st->sides[i].pipe, false);
-		st->sides[i].pipe = NULL;
-		st->sides[i].state = SIDE_FREE;
-	}
 }
 
 static void fail(struct stream *st, int err)
@@ -181,7 +151,6 @@ static void fail(struct stream *st, int err)
 		return;
 	st->failed = true;
 	st->err = err;
-	give_filling(st);
 	st->seg->reply = NULL;
 	if (!st->cut && rp) {
 		log_warn("segment failed", LS("clientid", st->seg->t->clientid, st->seg->t->clientid_bytes),
@@ -200,7 +169,7 @@ bool stream_fail(struct seg *s, const struct outcome *o)
 	struct stream *st = s->stream;
 	(void)o;
 	st->failed = true;
-	if (st->inflight == 0 && !st->held)
+	if (is_through(st))
 		return true;
 	wake(st);
 	return false;
@@ -243,56 +212,19 @@ static void on_scratch_opened(struct op *op)
 	finish_if_through(st);
 }
 
-/* --- pipe → file ------------------------------------------------------------------------------ */
+/* --- into the file ---------------------------------------------------------------------------- */
 
-static void drain(struct stream *st, struct side *side)
+static void on_moved(struct spool_user *x, int err)
 {
-	side->state = SIDE_DRAINING;
-	st->inflight++;
-	ring_splice(st->seg->u->rt->ring, &side->op, side->pipe->fds[0], target_fd(st), side->file_off,
-		side->pipe->bytes);
-}
-
-static struct side *side_in(struct stream *st, enum side_state state)
-{
-	for (int i = 0; i < 2; i++) {
-		if (st->sides[i].state == state)
-			return &st->sides[i];
-	}
-	return NULL;
-}
-
-/* Sends on what has been gathered, unless the other pipe still drains. */
-static void drain_next(struct stream *st)
-{
-	struct side *side = side_in(st, SIDE_FILLING);
-	if (side && side->pipe->bytes && !side_in(st, SIDE_DRAINING))
-		drain(st, side);
-}
-
-static void on_drained(struct op *op)
-{
-	struct side *side = container_of(op, struct side, op);
-	struct stream *st = side->stream;
-	st->inflight--;
-	if (op->res > 0) {
-		STAT_ADD(st->seg->u->rt, bytes_spliced, (uint64_t)op->res);
-		side->pipe->bytes -= (uint32_t)op->res;
-		side->file_off += (uint64_t)op->res;
-	}
-	if (op->res <= 0)
-		fail(st, op->res < 0 ? op->res : -EIO);
-	if (side->pipe->bytes && !st->failed && !st->cut) {
-		drain(st, side); /* short */
-		return;
-	}
-	pipes_give(side->pipe, !st->failed && op->res > 0);
-	side->pipe = NULL;
-	side->state = SIDE_FREE;
-	if (!st->failed && !st->cut)
-		drain_next(st);
-	wake(st);
+	struct stream *st = container_of(x, struct stream, spooled);
+	if (err)
+		fail(st, err);
 	finish_if_through(st);
+}
+
+static void on_spool_ready(struct spool_user *x)
+{
+	wake(container_of(x, struct stream, spooled));
 }
 
 static void on_prefix_written(struct op *op)
@@ -329,24 +261,7 @@ static void write_prefix(struct stream *st)
 		st->prefix_off);
 }
 
-/* --- socket → pipe ---------------------------------------------------------------------------- */
-
-static void on_pipe_free(struct bufs_waiter *w)
-{
-	struct stream *st = container_of(w, struct stream, pipe_waiter);
-	st->pipe_is_due = true;
-	wake(st);
-}
-
-/* We shall not take the pipe that we were woken for: giving it back wakes the next who waits. */
-static void pass_pipe_on(struct stream *st)
-{
-	struct bufs *bufs = st->seg->u->rt->bufs;
-	int err;
-	if (st->pipe_is_due)
-		pipes_give(pipes_take(bufs, &err), true);
-	st->pipe_is_due = false;
-}
+/* --- from the socket -------------------------------------------------------------------------- */
 
 static enum ingest_pull wait(struct stream *st)
 {
@@ -354,43 +269,11 @@ static enum ingest_pull wait(struct stream *st)
 	return INGEST_WAIT;
 }
 
-/* The pipe to fill: the one that is being filled, or a new one. NULL: *ret says what to do. */
-static struct side *filling_side(struct stream *st, enum ingest_pull *ret)
-{
-	struct side *side = side_in(st, SIDE_FILLING);
-	int err = 0;
-	if (side && side->pipe->bytes < side->pipe->bytes_max)
-		return side;
-	if (side || !(side = side_in(st, SIDE_FREE))) {
-		*ret = wait(st); /* both are in use: the one that drains wakes us */
-		return NULL;
-	}
-	side->pipe = pipes_take(st->seg->u->rt->bufs, &err);
-	if (!side->pipe) {
-		/* None left: one of our own coming back wakes us, or anybody's. With no descriptor
-		 * left at all it is the same: one that exists will come back. */
-		if (err != -EAGAIN && pipes_used(st->seg->u->rt->bufs) == 0) {
-			fail(st, err);
-			st->resume(st->arg); /* the next pull throws the payload away */
-			*ret = INGEST_WAIT;
-			return NULL;
-		}
-		if (!side_in(st, SIDE_DRAINING))
-			pipes_wait(st->seg->u->rt->bufs, &st->pipe_waiter);
-		*ret = wait(st);
-		return NULL;
-	}
-	side->state = SIDE_FILLING;
-	side->file_off = (st->to_scratch ? 0 : st->seg->off) + st->taken;
-	return side;
-}
-
+/* The spool drains what there is at the end of the connection's turn, together with what follows. */
 static enum ingest_pull let_go(struct stream *st)
 {
 	st->held = false;
 	st->waiting = false;
-	if (!st->failed)
-		drain_next(st);
 	finish_if_through(st);
 	return INGEST_DONE;
 }
@@ -408,47 +291,47 @@ static enum ingest_pull throw_away(struct stream *st, int sock_fd)
 	return let_go(st);
 }
 
+static int join_spool(struct stream *st)
+{
+	if (st->spooled.spool)
+		return 0;
+	return st->to_scratch ? spool_join_file(&st->spooled, st->seg->u, st->scratch_fd)
+			      : spool_join_staging(&st->spooled, st->seg->t);
+}
+
+/* The next pull throws the payload away. */
+static enum ingest_pull give_up(struct stream *st, int err)
+{
+	fail(st, err);
+	st->resume(st->arg);
+	return INGEST_WAIT;
+}
+
 enum ingest_pull ingest_pull(struct seg *s, int sock_fd)
 {
 	struct stream *st = s->stream;
-	enum ingest_pull ret = INGEST_POLL;
 	uint32_t budget = PULL_BYTES_MAX;
 	st->waiting = false;
-	bufs_wait_cancel(&st->pipe_waiter);
-	if (st->failed) {
-		pass_pipe_on(st);
+	if (st->failed)
 		return throw_away(st, sock_fd);
-	}
-	st->pipe_is_due = false;
 	if (!st->target_open)
 		return wait(st);
 	write_prefix(st);
+	int err = join_spool(st);
+	if (err)
+		return give_up(st, err);
+	uint64_t start = st->to_scratch ? 0 : s->off;
 	while (st->taken < s->bytes) {
-		struct side *side = filling_side(st, &ret);
-		if (!side)
-			return ret;
-		uint32_t room = side->pipe->bytes_max - side->pipe->bytes, left = s->bytes - st->taken;
-		int n = sock_splice(sock_fd, side->pipe->fds[1], left < room ? left : room);
-		if (n == -EAGAIN && side->pipe->bytes) {
-			/* The socket is empty, or the pipe's slots are used up before its bytes:
-			 * send on what there is. */
-			bool was_idle = !side_in(st, SIDE_DRAINING);
-			drain_next(st);
-			if (was_idle)
-				return INGEST_POLL;
+		int n = spool_pull(&st->spooled, sock_fd, start + st->taken, s->bytes - st->taken);
+		if (n == SPOOL_WAIT)
 			return wait(st);
-		}
-		if (n <= 0) {
-			if (side->pipe->bytes == 0) {
-				pipes_give(side->pipe, true);
-				side->pipe = NULL;
-				side->state = SIDE_FREE;
-			}
-			return n == -EAGAIN ? INGEST_POLL : INGEST_EOF;
-		}
-		side->pipe->bytes += (uint32_t)n;
+		if (n == -EAGAIN)
+			return INGEST_POLL;
+		if (n == -EMFILE || n == -ENFILE || n == -ENOMEM)
+			return give_up(st, n);
+		if (n <= 0)
+			return INGEST_EOF;
 		st->taken += (uint32_t)n;
-		drain_next(st);
 		if (budget <= (uint32_t)n && st->taken < s->bytes) {
 			st->resume(st->arg);
 			return INGEST_WAIT;
@@ -474,9 +357,7 @@ void ingest_cut(struct seg *s)
 	st->held = false;
 	st->waiting = false;
 	st->cut = true;
-	bufs_wait_cancel(&st->pipe_waiter);
-	pass_pipe_on(st);
-	give_filling(st);
+	spool_flush(&st->spooled); /* others' bytes may lie in the same pipe */
 	finish_if_through(st);
 }
 

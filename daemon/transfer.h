@@ -136,6 +136,7 @@ struct transfer {
 	bool in_pass;
 	struct transfer *pass_next;
 	struct upload_gate *gates;
+	struct spool *spool;     /* of the large segments that come in now (spool.c) */
 
 	/* hash frontier: `hash` has been fed [0, frontier) */
 	struct sha256 hash;
@@ -193,6 +194,7 @@ struct uploads {
 	struct transfer *entry_wanted, *entry_running;
 	int entry_err;           /* it failed once: final */
 	uint64_t *synced_dirs;   /* hashes of directories whose entry is durable (export.c) */
+	struct spool *spools_due; /* pulled into in the present turn of a connection (spool.c) */
 	struct transfer *pass;   /* those that got small segments in the present pass (ingest.c) */
 };
 

@@ -58,7 +58,7 @@ void upload_gate_cancel(struct upload_gate *g); /* idempotent */
  * Neighbouring ones given between two calls of ingest_flush become one write. */
 void ingest_small(struct uploads *u, const struct upload_id *id, const struct filecmd *cmd, struct buf *b,
 	const uint8_t *payload, uint32_t payload_bytes, struct reply *rp);
-/* The end of a pass over a receive buffer. */
+/* The end of a pass over a receive buffer, or of a connection's turn: what has come goes to the files. */
 void ingest_flush(struct uploads *u);
 
 enum ingest_pull {

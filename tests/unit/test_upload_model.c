@@ -383,18 +383,10 @@ static bool begin_command(struct client *cl, struct buf *buf, uint32_t *used)
 	return true;
 }
 
-/* As one pass over a receive buffer. */
-static void client_step(struct client *cl)
+/* As one pass over a receive buffer: commands, and the beginning of a stream. */
+static void begin_commands(struct client *cl)
 {
 	uint32_t used = 0, left = 1 + any(6);
-	if (cl->seg && once_in(40)) {
-		disconnect_client(cl);
-		connect_client(cl);
-	}
-	if (cl->seg) {
-		stream_step(cl);
-		return;
-	}
 	if (cl->gate.pprev)
 		return;
 	struct buf *buf = bufs_take(bench.rt.bufs);
@@ -403,8 +395,24 @@ static void client_step(struct client *cl)
 	bool goes_on = !cl->has_planned || (begin_planned(cl, buf, &used) && !cl->seg);
 	while (goes_on && left--)
 		goes_on = begin_command(cl, buf, &used);
-	ingest_flush(bench.rt.uploads);
 	buf_unref(buf);
+}
+
+/* As a connection's turn: it may end one stream and begin the next. */
+static void client_step(struct client *cl)
+{
+	if (cl->seg && once_in(40)) {
+		disconnect_client(cl);
+		connect_client(cl);
+	}
+	if (cl->seg)
+		stream_step(cl);
+	if (!cl->seg && once_in(2)) {
+		begin_commands(cl);
+		if (cl->seg && once_in(2))
+			stream_step(cl);
+	}
+	ingest_flush(bench.rt.uploads);
 }
 
 /* --- what else happens ------------------------------------------------------------------------ */
@@ -484,6 +492,7 @@ static void finish_streams(void)
 			is_waiting = is_waiting && clients[i].is_waiting;
 			left++;
 		}
+		ingest_flush(bench.rt.uploads);
 		turn_for(&bench, is_waiting);
 	}
 	for (uint32_t i = 0; i < CLIENTS; i++) {

@@ -96,6 +96,7 @@ static inline struct caught do_large(struct bench *b, uint64_t off, const uint8_
 		ssize_t n = sent < bytes ? write(fds[1], data + sent, bytes - sent) : 0;
 		sent += n > 0 ? (uint32_t)n : 0;
 		enum ingest_pull p = ingest_pull(s, fds[0]);
+		ingest_flush(b->rt.uploads);
 		if (p == INGEST_DONE)
 			break;
 		cr_assert_neq(p, INGEST_EOF);
