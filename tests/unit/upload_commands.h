@@ -30,10 +30,13 @@ static inline void bench_restart(struct bench *b)
 
 static const struct upload_id ID = {"cam", 3, "f1", 2};
 
+static bool bench_is_power; /* the commands come on a connection of durability power */
+
 static inline struct reply *reply_for(struct caught *c)
 {
 	struct reply *rp = calloc(1, sizeof(*rp));
 	*c = (struct caught){0};
+	rp->is_power = bench_is_power;
 	rp->conn = (struct conn *)c;
 	rp->qos = 1;
 	return rp;
