@@ -16,9 +16,33 @@
 
 enum { SPACE_MS = 50, LOCK_MS = 2000, INODES_MIN = 16 };
 
+/* A directory's entry lies in the one above it, and that one's likewise: without a sync of them
+ * the machine's next crash may take it away with everything that was made durable in it. One that
+ * is there already may have been made by a start that did not get this far. */
+static int sync_above(const char *path)
+{
+	char above[PATH_MAX];
+	int err = 0;
+	for (size_t i = 0; !err && path[i]; i++) {
+		if (path[i] != '/' && i > 0)
+			continue;
+		snprintf(above, sizeof(above), "%.*s", i > 0 ? (int)i : 1, path[0] == '/' || i > 0 ? path : ".");
+		int fd = sys_openat(AT_FDCWD, above, O_RDONLY | O_DIRECTORY, 0);
+		if (fd < 0)
+			continue; /* not ours to read, so not made by us */
+		err = sys_fsync(fd);
+		sys_close(fd);
+		if (err == -EINVAL || err == -EROFS)
+			err = 0; /* a file system that knows no such thing */
+	}
+	return err;
+}
+
 static int open_dir(const char *path, uint32_t mode, int *ret_fd, char *ret_error, size_t error_max)
 {
 	int err = sys_mkdirs(path, mode);
+	if (!err)
+		err = sync_above(path);
 	if (!err)
 		err = sys_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
 	if (err < 0) {
