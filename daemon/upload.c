@@ -534,8 +534,13 @@ void transfer_step(struct transfer *t)
 	} while (!t->gone && t->state != before);
 	if (t->late_inits && !t->fins && !t->aborts)
 		late_inits_begin(t);
-	if (!t->gone)
+	if (!t->gone) {
+		/* A fin for less than there is that failed leaves hashing to do, which a gate may
+		 * wait for. */
+		if (t->state == TRANSFER_OPEN)
+			transfer_hash_step(t);
 		transfer_gate_step(t);
+	}
 	transfer_unpin(t);
 }
 
