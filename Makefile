@@ -6,7 +6,9 @@
 #   make unit, make fuzz-replay, make e2e     its parts
 #   make sim SEEDS=n [FIRST=seed]             the daemon in a simulated world, n times; also a part
 #   make fuzz-run SECONDS=600                 fuzz every parser that long
-#   make bench, make lint, make install, make uninstall, make clean
+#   make bench CASES="bars matrix" RUNS=7     measure, beside the floors of this machine; WORK=DIR on that disk
+#   make bench-peers, make bench-figures      other servers under the same bytes; both as bench/figures.svg
+#   make lint, make install, make uninstall, make clean
 #
 # VARIANT=debug|asan|tsan|fuzz builds into build/VARIANT/. Missing Debian packages are installed when we
 # may; otherwise the one command that does it is printed.
@@ -62,8 +64,8 @@ programs   := $(BUILD)/sluiced $(BUILD)/sluice $(BUILD)/sluice-bench
 compile = $(MAKE) --no-print-directory VARIANT=$(VARIANT) BUILD=$(BUILD) \
 	$(if $(findstring j,$(firstword -$(MAKEFLAGS))),,-j$(shell nproc) --output-sync=target)
 
-.PHONY: all demo check unit e2e sim fuzz-replay fuzz-run bench lint install uninstall clean
-.PHONY: deps deps-demo deps-check deps-unit deps-fuzz programs unit-programs fuzz-programs sim-programs
+.PHONY: all demo check unit e2e sim fuzz-replay fuzz-run bench bench-peers bench-figures lint install uninstall clean
+.PHONY: deps deps-demo deps-check deps-bench deps-unit deps-fuzz programs unit-programs fuzz-programs sim-programs
 comma := ,
 # make V=1 shows the commands.
 Q := $(if $(V),,@)
@@ -103,8 +105,18 @@ fuzz-run: deps deps-fuzz
 	@$(MAKE) --no-print-directory VARIANT=fuzz BUILD=build/fuzz fuzz-programs
 	@tests/fuzz/run.sh build/fuzz $(SECONDS)
 
-bench: all
-	@tests/bench.sh $(BUILD)
+# What is measured goes into $(BUILD)/bench.json and bench-peers.json, too; the figures are drawn from these.
+CASES ?= bars matrix
+bench = $(PYTHON) tests/bench/bench.py --build $(BUILD) $(if $(RUNS),--runs $(RUNS)) $(if $(WORK),--work $(WORK))
+
+bench: all deps-bench
+	@$(bench) --json $(BUILD)/bench.json $(CASES)
+
+bench-peers: all deps-bench
+	@$(bench) --json $(BUILD)/bench-peers.json peers
+
+bench-figures: deps-bench
+	@$(PYTHON) tests/bench/figures.py bench/figures.svg $(BUILD)/bench.json $(BUILD)/bench-peers.json
 
 lint:
 	@tests/lint.sh
@@ -195,6 +207,9 @@ endef
 
 deps:
 	@$(call need,command -v gcc && command -v pkg-config && pkg-config --exists $(PKGS),$(apt_build))
+
+deps-bench:
+	@$(call need,command -v $(PYTHON),python3)
 
 deps-demo:
 	@$(call need,command -v mosquitto_pub && command -v mosquitto_sub,mosquitto-clients)

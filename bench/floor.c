@@ -237,6 +237,9 @@ int floor_main(int argc, char **argv)
 
 	if (error != 0)
 		return error > 0 ? EXIT_DONE : EXIT_NOT_BEGUN;
+	sha256_calibrate(clocks_now_ns);
+	if (o.lanes == 0)
+		o.lanes = sha256_lanes_wanted();
 	if (o.threads == 0)
 		o.threads = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
 	/* Five descriptors for each connection, and every file may be open. */

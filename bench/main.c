@@ -1,11 +1,14 @@
 /*
- * sluice-bench: a load generator for sluiced. See sluice-bench(1).
+ * sluice-bench: load generators and floors for sluiced. See sluice-bench(1).
  */
 #include <stdio.h>
 #include <string.h>
 
 #include "floor.h"
+#include "idle.h"
 #include "ingest.h"
+#include "loop.h"
+#include "put.h"
 
 struct subcommand {
 	const char *name, *summary;
@@ -16,6 +19,10 @@ static const struct subcommand subcommands[] = {
 	{"ingest", "upload files over many connections and measure it", ingest_main},
 	{"publish", "the same packets to an ordinary topic of any broker", publish_main},
 	{"floor", "the least that receiving a load can cost here", floor_main},
+	{"loop", "files made durable one by one, as a plain program does it", loop_main},
+	{"put", "the same bytes as HTTP PUTs, or as a connection per file", put_main},
+	{"idle", "what connections cost that only stay alive", idle_main},
+	{"ping", "how long a PINGREQ waits for its answer", ping_main},
 };
 
 enum { SUBCOMMANDS_COUNT = sizeof(subcommands) / sizeof(subcommands[0]) };

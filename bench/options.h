@@ -54,7 +54,7 @@ struct options {
 	pid_t daemon_pid; /* 0: not given */
 	unsigned timeout_s;
 	enum options_mode mode; /* floor */
-	unsigned lanes;         /* floor: streams that one thread hashes together */
+	unsigned lanes;         /* floor: streams that one thread hashes together; 0: the fastest number */
 	unsigned threads;       /* floor: that hash; 0: one per processor */
 	unsigned seconds;       /* idle, ping */
 	unsigned keep_alive_s;  /* idle */

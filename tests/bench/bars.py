@@ -1,8 +1,13 @@
 """The cases with a bar. Each is a function case(lab) that returns figures."""
 
 import os
+import resource
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
-from lab import Figure, Unavailable, ratios
+import servers
+from lab import Daemon, Figure, Unavailable, raise_descriptors, ratios
 
 GB, GIB = 1e9, 1 << 30
 
@@ -26,8 +31,6 @@ def floor_cpu(reports):
 
 def daemon_against_floor(lab, volume, modes, load, checksum="none", daemon_options=(), runs=None):
     """Rounds of the daemon and of floors under one load: name → reports."""
-    from lab import Daemon
-
     daemon = Daemon(lab, volume, *daemon_options)
     try:
         sides = {mode: (lambda mode=mode: lab.floor(volume, mode, *load)) for mode in modes}
@@ -83,8 +86,6 @@ def fin_sha(lab):
 
 def fin_ratio(lab):
     """fin of a 4 GiB file against 1 MiB: checksum on, in order, fsync on"""
-    from lab import Daemon
-
     volume = lab.volume()
     daemon = Daemon(lab, volume)
     try:
@@ -123,8 +124,6 @@ def emqx(lab):
 
 def scaling(lab):
     """two reactors against one, hashing on, the senders pinned aside"""
-    from lab import Daemon
-
     cpus = sorted(os.sched_getaffinity(0))
     aside, remark = len(cpus) >= 4, ""
     ours, theirs = (cpus[:2], cpus[2:]) if aside else (cpus, cpus)
@@ -159,6 +158,139 @@ def scaling(lab):
                    1.6 if aside else None, remark)]
 
 
+def small(lab):
+    """1 KiB segments, window 64, 16 connections: against mosquitto's QoS 1 without subscriber"""
+    volume = lab.volume()
+    load = ("--connections", 16, "--files", 64, "--size", "4M", "--segment", "1K", "--window", 64)
+    broker = servers.Mosquitto(lab)
+    daemon = Daemon(lab, volume)
+    try:
+        found = lab.rounds(volume, {"mosquitto": lambda: broker.publish(*load),
+                                    "daemon": lambda: daemon.ingest(*load)})
+    finally:
+        daemon.close()
+        broker.close()
+    rate = {name: [r["segments"] / r["daemon_cpu_seconds"] for r in found[name]] for name in found}
+    return [Figure("daemon", rate["daemon"], unit="segments/CPU s"),
+            Figure("mosquitto", rate["mosquitto"], unit="segments/CPU s"),
+            Figure("daemon", pick(found["daemon"], "segments_per_s"), unit="segments/s"),
+            Figure("mosquitto", pick(found["mosquitto"], "segments_per_s"), unit="segments/s"),
+            ratios("daemon / mosquitto", rate["daemon"], rate["mosquitto"], ">=", 4,
+                   volume.remark)]
+
+
+def nginx(lab):
+    """64 x 16 MiB over 16 connections: daemon with checksum at fin against nginx's PUT without"""
+    volume = lab.volume()
+    load = ("--connections", 16, "--files", 64, "--size", "16M")
+    server = servers.Nginx(lab, volume)
+    daemon = Daemon(lab, volume)
+    try:
+        found = lab.rounds(volume, {
+            "nginx": lambda: server.put(*load),
+            "daemon": lambda: daemon.ingest("--checksum", "fin", "--segment", "1M", *load)})
+    finally:
+        daemon.close()
+        server.close()
+    cpu = pick(found["nginx"], "server_cpu_seconds_per_gb")
+    return [Figure("daemon, with checksum and fsync", daemon_cpu(found["daemon"]), unit="CPU s/GB"),
+            Figure("nginx, with neither", cpu, unit="CPU s/GB"),
+            Figure("daemon's rate", pick(found["daemon"], "mb_per_s"), unit="MB/s"),
+            Figure("nginx's rate", pick(found["nginx"], "mb_per_s"), unit="MB/s"),
+            ratios("daemon / nginx", daemon_cpu(found["daemon"]), cpu, "<=", 1, volume.remark)]
+
+
+def many_files(lab):
+    """10,000 files of 1 to 16 KiB over 64 connections, checksum at fin: against a plain loop"""
+    volume = lab.volume()
+    size = ("--size", "1K-16K")
+    daemon = Daemon(lab, volume)
+    try:
+        # The loop takes long, and each of its files is like the next: fewer of them will do.
+        path = volume.subdir("loop")
+        sides = {
+            "daemon": lambda: daemon.ingest("--checksum", "fin", "--connections", 64, "--files",
+                                            10000, "--segment", "16K", *size),
+            "loop": lambda: lab.tool("loop", "--files", 1000, "--dir", path, "--no-dir-sync",
+                                     *size),
+            "loop+dir": lambda: lab.tool("loop", "--files", 1000, "--dir", path, *size)}
+        found = lab.rounds(volume, sides)
+    finally:
+        daemon.close()
+    rate = [r["files"] / r["seconds"] for r in found["daemon"]]
+    per_cpu = [r["files"] / r["daemon_cpu_seconds"] for r in found["daemon"]]
+    return [Figure("daemon", rate, unit="files/s"),
+            Figure("loop: fsync, rename", pick(found["loop"], "files_per_s"), unit="files/s"),
+            Figure("loop: and fsync of the directory", pick(found["loop+dir"], "files_per_s"),
+                   unit="files/s"),
+            ratios("daemon / loop", rate, pick(found["loop"], "files_per_s"), ">=", 5,
+                   volume.remark),
+            Figure("daemon", per_cpu, ">=", 10000, "files/CPU s")]
+
+
+def idle(lab):
+    """50,000 idle MQTT 5 connections with keep alive, pinged once a minute"""
+    connections, seconds = 50000, 60
+    raise_descriptors()
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < connections + 1000:
+        raise Unavailable("not allowed so many descriptors: ulimit -n")
+    memory, share, worst = [], [], []
+    # A minute a round, and what is counted hardly varies.
+    for _ in range(min(lab.runs, 3)):
+        daemon = Daemon(lab, lab.volume())
+        try:
+            report = lab.tool("idle", "--port", daemon.port, "--pid", daemon.pid, "--connections",
+                              connections, "--seconds", seconds, "--keep-alive", 60)
+        finally:
+            daemon.close()
+        memory.append(report["rss_kib_per_connection"])
+        share.append(report["daemon_cpu_percent"])
+        worst.append(report["ping_ms"]["p99"])
+    return [Figure("memory of a connection", memory, "<=", 0.7, "KiB"),
+            Figure("daemon's CPU for the pings", share, "<=", 5, "% of a core"),
+            Figure("ping, p99", worst, unit="ms")]
+
+
+def ping(lab):
+    """a ping every 10 ms beside a load that saturates the disk"""
+    volume = lab.volume()
+    daemon = Daemon(lab, volume)
+    # What a daemon without any load answers meanwhile is the machine's own delay.
+    idle_one = Daemon(lab, volume, name="idle")
+    # The one who asks is not to be late itself.
+    prefix = ("chrt", "-r", "1") if os.geteuid() == 0 and shutil.which("chrt") else ()
+    found, control = [], []
+    try:
+        volume.throttle()
+        for _ in range(lab.runs):
+            volume.settle()
+            with ThreadPoolExecutor(2) as pool:
+                def ask(of):
+                    return lab.tool("ping", "--port", of.port, "--seconds", 5, "--client-prefix",
+                                    "honest", prefix=prefix)
+                load = pool.submit(daemon.ingest, *load_of("1M", 4096, 16, 64))
+                time.sleep(0.5)
+                other = pool.submit(ask, idle_one)
+                report = ask(daemon)
+                control.append(other.result())
+                report["mb_per_s"] = load.result()["mb_per_s"]
+                found.append(report)
+    finally:
+        daemon.close()
+        idle_one.close()
+        lab.drop_volume("ext4")  # it stays throttled
+    part = [r["slow"] / r["pings"] * 100 for r in found]
+    return [Figure("load", pick(found, "mb_per_s"), unit="MB/s"),
+            Figure("ping, p50", [r["ping_ms"]["p50"] for r in found], unit="ms"),
+            Figure("ping, p99", [r["ping_ms"]["p99"] for r in found], "<=", 20, "ms"),
+            Figure("ping, longest", [r["ping_ms"]["max"] for r in found], unit="ms"),
+            Figure("pings over 20 ms", part, unit="%", remark=volume.remark),
+            Figure("of an idle daemon meanwhile, p99", [r["ping_ms"]["p99"] for r in control],
+                   unit="ms"),
+            Figure("of an idle daemon meanwhile, longest", [r["ping_ms"]["max"] for r in control],
+                   unit="ms")]
+
+
 CASES = {"large": large, "huge": huge, "256k": s256k, "64k": s64k, "fin-sha": fin_sha,
-         "fin-ratio": fin_ratio, "emqx": emqx, "scaling": scaling}
-__all__ = ["CASES", "Unavailable"]
+         "fin-ratio": fin_ratio, "small": small, "nginx": nginx, "many-files": many_files,
+         "idle": idle, "emqx": emqx, "scaling": scaling, "ping": ping}

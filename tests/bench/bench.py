@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ import matrix
 import peers
 from lab import Lab, Unavailable
 
+RUNS, RUNS_OF_MATRIX = 7, 3
 GROUPS = {"bars": bars.CASES, "matrix": matrix.CASES, "peers": peers.CASES}
 
 
@@ -48,8 +50,9 @@ def chosen(names):
 
 def measure(lab, name, case):
     began = time.monotonic()
-    result = {"name": name, "title": (case.__doc__ or name).strip(), "figures": []}
-    lab.say(f"\n{name}: {result['title']}")
+    result = {"name": name, "title": (case.__doc__ or name).strip(), "rounds": lab.runs,
+              "figures": []}
+    lab.say(f"\n{name}: {result['title']}: {lab.runs} rounds")
     try:
         figures = case(lab)
         result["figures"] = [f.as_dict() for f in figures]
@@ -58,11 +61,22 @@ def measure(lab, name, case):
     except Unavailable as reason:
         result["left_out"] = str(reason)
         lab.say(f"  left out: {reason}")
-    except RuntimeError as error:
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         result["error"] = str(error)
         lab.say(f"  FAILED: {error}")
     result["seconds"] = round(time.monotonic() - began, 1)
     return result
+
+
+def write(path, results):
+    """Cases of earlier runs stay, unless they were measured anew."""
+    merged = dict(results)
+    if path.exists():
+        measured = {c["name"] for c in results["cases"]}
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        merged["cases"] = [c for c in earlier["cases"] if c["name"] not in measured]
+        merged["cases"] += results["cases"]
+    path.write_text(json.dumps(merged, indent=1) + "\n", encoding="utf-8")
 
 
 def main():
@@ -71,7 +85,7 @@ def main():
     parser.add_argument("--build", default="build", help="where the programs are (build)")
     parser.add_argument("--work", help="where to make file systems (BUILD/bench)")
     parser.add_argument("--runs", type=int, help="rounds of each case (7; matrix: 3)")
-    parser.add_argument("--json", help="also write everything to this file")
+    parser.add_argument("--json", help="also write to this file, beside what it has of other cases")
     parser.add_argument("-o", dest="options", action="append", default=[], metavar="KEY=VALUE",
                         help="for the daemon")
     parser.add_argument("--list", action="store_true", help="name the cases and end")
@@ -82,20 +96,20 @@ def main():
                 print(f"{group:<7} {name:<14} {(case.__doc__ or '').strip()}")
         return 0
     cases = chosen(arguments.cases or ["bars"])
-    only_matrix = all(name in matrix.CASES for name in cases)
-    lab = Lab(arguments.build, arguments.work or Path(arguments.build) / "bench",
-              arguments.runs or (3 if only_matrix else 7), arguments.options)
-    results = {"machine": machine(), "runs": lab.runs, "daemon_options": arguments.options,
-               "cases": []}
+    # A user's PATH may lack what mkfs and the servers lie in.
+    os.environ["PATH"] = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
+    lab = Lab(arguments.build, arguments.work or Path(arguments.build) / "bench", RUNS,
+              arguments.options)
+    results = {"machine": machine(), "daemon_options": arguments.options, "cases": []}
     lab.say(f"{results['machine']['cpu']}, {results['machine']['cpus']} processors, "
             f"{results['machine']['memory_gib']} GiB, Linux {results['machine']['kernel']}; "
-            f"{lab.runs} rounds; columns: median, least, most")
+            "columns: median, least, most")
     try:
         for name, case in cases.items():
+            lab.runs = arguments.runs or (RUNS_OF_MATRIX if name in matrix.CASES else RUNS)
             results["cases"].append(measure(lab, name, case))
             if arguments.json:
-                Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n",
-                                                encoding="utf-8")
+                write(Path(arguments.json), results)
     finally:
         lab.close()
     failed = [c["name"] for c in results["cases"] if "error" in c]

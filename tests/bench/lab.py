@@ -97,6 +97,16 @@ class Volume:
         while dirty_bytes() > SETTLED_BYTES and time.monotonic() < deadline:
             time.sleep(0.1)
 
+    def throttle(self, dirty_mib=64):
+        """From now on the kernel lets few pages of this volume be dirty, so that a load soon waits
+        for the disk itself. Without a device of its own: as it is."""
+        if not self.device:
+            return
+        bdi = Path(f"/sys/class/bdi/7:{os.minor(os.stat(self.device).st_rdev)}")
+        for knob, value in (("strict_limit", 1), ("max_bytes", dirty_mib << 20)):
+            if (bdi / knob).exists():
+                (bdi / knob).write_text(f"{value}\n")
+
     def subdir(self, name):
         path = self.dir / name
         path.mkdir(exist_ok=True)
@@ -162,12 +172,12 @@ class Daemon(Server):
 
     LISTENING = re.compile(r"info listening addr=127\.0\.0\.1:(\d+)$", re.M)
 
-    def __init__(self, lab, volume, *options, prefix=()):
-        self.lab, self.volume, self.data = lab, volume, volume.subdir("sluice")
+    def __init__(self, lab, volume, *options, prefix=(), name="sluice"):
+        self.lab, self.volume, self.data = lab, volume, volume.subdir(name)
         command = [*prefix, lab.build / "sluiced", "--data", self.data, "--listen", "127.0.0.1:0"]
         for option in (*lab.daemon_options, *options):
             command += ["-o", option]
-        super().__init__(command, lab.work / f"sluiced.{volume.kind}.log")
+        super().__init__(command, lab.work / f"{name}.{volume.kind}.log")
         found = self.wait_for(lambda: self.LISTENING.search(self.log.read_text(errors="replace")))
         self.port = int(found[1])
 
