@@ -4,8 +4,9 @@
  *
  *     SYNC (once the journal has let go of what lies beyond the size: truncate; fsync the file, and
  *     staging/ if its entry is new: sync.c) → RECORD (what was synced, and the path, are journaled) →
- *     PARENTS (mkdir) → DIR (mkdir, exclusive: a taken one moves to the next suffix, back to RECORD) → OPEN_DIR → MANIFEST (create, write, fsync) → RENAME (never replaces) → SYNC_DIRS (the new directory and each
- *     one above it) → PUBLISHED (journaled, synced) → done
+ *     PARENTS (mkdir) → DIR (mkdir, exclusive: a taken one moves to the next suffix, back to RECORD)
+ *     → OPEN_DIR → MANIFEST (create, write, fsync) → SYNC_PARENTS (each directory above the new one)
+ *     → RENAME (never replaces) → SYNC_DIR → PUBLISHED (journaled, synced) → done
  *
  * Every generation has a directory of its own, {clientid}/{fileid}[~n]/, so no export can meet
  * another one's name. The path is journaled, and that synced, before anything of it exists, so a
@@ -18,7 +19,8 @@
  *
  * The entries of the directories above must be durable too. One that was there already may have
  * been made a moment ago by a publish that has not synced yet, so all are synced up to the root,
- * but for those this reactor has synced before.
+ * but for those this reactor has synced before. That comes before the rename: a crash may then find
+ * the file under its old name or its new one, but in no directory that is lost itself.
  *
  * A failure before the rename removes what was made. A failed sync after it takes the rename back:
  * nobody was told, and the client's next fin tries again. When the PUBLISHED record may or may not
@@ -421,7 +423,23 @@ static void rename_file(struct publish *p)
 		RENAME_NOREPLACE);
 }
 
-/* Syncs the next directory above that is not known to be durable; at the root, records. */
+static void sync_dir(struct publish *p)
+{
+	p->state = PUBLISH_SYNC_DIR;
+	ring_fsync(p->t->u->rt->ring, &p->op, p->dir_fd);
+}
+
+/* All directories above are durable. After a restart the file may be in its place already. */
+static void on_parents_synced(struct publish *p)
+{
+	if (p->renamed)
+		sync_dir(p);
+	else
+		rename_file(p);
+}
+
+/* Syncs the next directory above that is not known to be durable, from the new one's parent up to
+ * the root. */
 static void sync_parent(struct publish *p)
 {
 	struct transfer *t = p->t;
@@ -430,7 +448,7 @@ static void sync_parent(struct publish *p)
 	if (p->dir_idx == 0) {
 		/* The first directory's own entry lies in the root. */
 		if (is_synced(p, 0) && p->dirs_count > 1) {
-			record_published(p);
+			on_parents_synced(p);
 			return;
 		}
 		p->state = PUBLISH_SYNC_PARENT;
@@ -518,8 +536,7 @@ static void on_renamed(struct publish *p, int res)
 		return;
 	}
 	p->renamed = true;
-	p->state = PUBLISH_SYNC_DIR;
-	ring_fsync(p->t->u->rt->ring, &p->op, p->dir_fd);
+	sync_dir(p);
 }
 
 static void on_manifest_written(struct publish *p, int res)
@@ -545,10 +562,16 @@ static void on_parent_synced(struct publish *p)
 	if (p->dir_idx + 1 < p->dirs_count)
 		set_synced(p, p->dir_idx, true);
 	if (p->dir_idx == 0) {
-		record_published(p);
+		on_parents_synced(p);
 		return;
 	}
 	p->dir_idx--;
+	sync_parent(p);
+}
+
+static void sync_parents(struct publish *p)
+{
+	p->dir_idx = p->dirs_count - 1;
 	sync_parent(p);
 }
 
@@ -562,7 +585,7 @@ static void on_dir_opened(struct publish *p, int fd)
 		return;
 	}
 	if (!conf->export.manifest) {
-		rename_file(p);
+		sync_parents(p);
 		return;
 	}
 	p->manifest_put = 0;
@@ -635,14 +658,13 @@ static void step(struct publish *p)
 	case PUBLISH_SYNC_MANIFEST:
 		sys_close(p->manifest_fd);
 		p->manifest_fd = -1;
-		rename_file(p);
+		sync_parents(p);
 		break;
 	case PUBLISH_RENAME:
 		on_renamed(p, res);
 		break;
 	case PUBLISH_SYNC_DIR:
-		p->dir_idx = p->dirs_count - 1;
-		sync_parent(p);
+		record_published(p);
 		break;
 	case PUBLISH_OPEN_PARENT:
 		p->parent_fd = res;
@@ -745,8 +767,7 @@ void export_resume(struct transfer *t)
 	t->u->publishing++;
 	if (has_final && (p->dir_fd = sys_openat(store->export_fd, p->dir, O_RDONLY | O_DIRECTORY, 0)) >= 0) {
 		p->renamed = true;
-		p->state = PUBLISH_SYNC_DIR;
-		ring_fsync(t->u->rt->ring, &p->op, p->dir_fd);
+		sync_parents(p);
 	} else {
 		record_published(p);
 	}

@@ -493,8 +493,12 @@ static void replace_start(struct transfer *t)
 
 /* --- deleting --------------------------------------------------------------------------------- */
 
+/* Not before the journal says that the transfer is over: a crash in between would leave a transfer
+ * whose file is gone, and one that was being published would be taken for exported and fetched. */
 struct unlink {
 	struct op op;
+	struct journal_waiter waiter;
+	struct uploads *u;
 	char name[];
 };
 
@@ -504,6 +508,17 @@ static void on_unlinked(struct op *op)
 	if (op->res < 0 && op->res != -ENOENT)
 		log_warn("staging file could not be deleted", LZ("name", x->name), LE("error", op->res), NULL);
 	free(x);
+}
+
+static void on_end_recorded(struct journal_waiter *w, int err)
+{
+	struct unlink *x = container_of(w, struct unlink, waiter);
+	if (err) {
+		free(x); /* a restart may still want it, or sweeps it */
+		return;
+	}
+	x->op.done = on_unlinked;
+	ring_unlinkat(x->u->rt->ring, &x->op, x->u->store->staging_fd, x->name, 0);
 }
 
 void staging_delete(struct transfer *t)
@@ -518,6 +533,7 @@ void staging_delete(struct transfer *t)
 	if (!x)
 		return; /* recovery sweeps it */
 	memcpy(x->name, t->staging, bytes);
-	x->op.done = on_unlinked;
-	ring_unlinkat(t->u->rt->ring, &x->op, t->u->store->staging_fd, x->name, 0);
+	x->u = t->u;
+	x->waiter.done = on_end_recorded;
+	journal_wait(t->u->rt->journal, &x->waiter, JOURNAL_SYNCED);
 }
