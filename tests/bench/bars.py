@@ -29,13 +29,13 @@ def floor_cpu(reports):
     return pick(reports, "cpu_seconds_per_gb")
 
 
-def daemon_against_floor(lab, volume, modes, load, checksum="none", daemon_options=(), runs=None):
+def daemon_against_floor(lab, volume, modes, load, checksum="none", warm_up=True):
     """Rounds of the daemon and of floors under one load: name → reports."""
-    daemon = Daemon(lab, volume, *daemon_options)
+    daemon = Daemon(lab, volume)
     try:
         sides = {mode: (lambda mode=mode: lab.floor(volume, mode, *load)) for mode in modes}
         sides["daemon"] = lambda: daemon.ingest("--checksum", checksum, *load)
-        return lab.rounds(volume, sides, runs)
+        return lab.rounds(volume, sides, warm_up)
     finally:
         daemon.close()
 
@@ -133,23 +133,16 @@ def scaling(lab):
     def pinned(to):
         return ("taskset", "-c", ",".join(str(c) for c in to))
 
-    daemons, volumes = {}, lab.volume()
-    load = load_of("1M", 2048)
-    try:
-        found = {}
+    volume, load = lab.volume(), load_of("1M", 2048)
 
-        def one(reactors):
-            daemon = Daemon(lab, volumes, f"reactors={reactors}", f"verify.threads={reactors}",
-                            prefix=pinned(ours[:reactors]))
-            daemons[reactors] = daemon
-            try:
-                return daemon.ingest("--checksum", "fin", *load, prefix=pinned(theirs))
-            finally:
-                daemon.close()
-        found = lab.rounds(volumes, {n: (lambda n=n: one(n)) for n in (1, 2)})
-    finally:
-        for daemon in daemons.values():
+    def one(reactors):
+        daemon = Daemon(lab, volume, f"reactors={reactors}", f"verify.threads={reactors}",
+                        prefix=pinned(ours[:reactors]))
+        try:
+            return daemon.ingest("--checksum", "fin", *load, prefix=pinned(theirs))
+        finally:
             daemon.close()
+    found = lab.rounds(volume, {n: (lambda n=n: one(n)) for n in (1, 2)})
     rate = {n: pick(found[n], "mb_per_s") for n in (1, 2)}
     return [Figure("one reactor", rate[1], unit="MB/s"), Figure("two reactors", rate[2], unit="MB/s"),
             Figure("one reactor", daemon_cpu(found[1]), unit="CPU s/GB"),

@@ -53,11 +53,13 @@ def measure(lab, name, case):
     result = {"name": name, "title": (case.__doc__ or name).strip(), "rounds": lab.runs,
               "figures": []}
     lab.say(f"\n{name}: {result['title']}: {lab.runs} rounds")
+    lab.begun = lab.disturbed = 0
     try:
         figures = case(lab)
         result["figures"] = [f.as_dict() for f in figures]
         for figure in figures:
-            lab.say(figure.line())
+            if not figure.is_told:
+                lab.say(figure.line())
     except Unavailable as reason:
         result["left_out"] = str(reason)
         lab.say(f"  left out: {reason}")
@@ -65,6 +67,9 @@ def measure(lab, name, case):
         result["error"] = str(error)
         lab.say(f"  FAILED: {error}")
     result["seconds"] = round(time.monotonic() - began, 1)
+    result["runs_begun"], result["runs_disturbed"] = lab.begun, lab.disturbed
+    if lab.disturbed:
+        lab.say(f"  {lab.disturbed} of {lab.begun} runs began while others used the processors")
     return result
 
 
@@ -88,6 +93,8 @@ def main():
     parser.add_argument("--json", help="also write to this file, beside what it has of other cases")
     parser.add_argument("-o", dest="options", action="append", default=[], metavar="KEY=VALUE",
                         help="for the daemon")
+    parser.add_argument("--patience", type=float, default=5, metavar="SECONDS",
+                        help="to wait, before each run, until others are done (5)")
     parser.add_argument("--list", action="store_true", help="name the cases and end")
     arguments = parser.parse_args()
     if arguments.list:
@@ -99,7 +106,7 @@ def main():
     # A user's PATH may lack what mkfs and the servers lie in.
     os.environ["PATH"] = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
     lab = Lab(arguments.build, arguments.work or Path(arguments.build) / "bench", RUNS,
-              arguments.options)
+              arguments.options, patience=arguments.patience)
     results = {"machine": machine(), "daemon_options": arguments.options, "cases": []}
     lab.say(f"{results['machine']['cpu']}, {results['machine']['cpus']} processors, "
             f"{results['machine']['memory_gib']} GiB, Linux {results['machine']['kernel']}; "

@@ -32,7 +32,7 @@ PEERS = [
 SCRIPT = """\
 set terminal svg size 860,{height} font "sans,13" background "white"
 set output "{out}"
-set title "processor time of the server per GB received (median; least and most); less is better"
+set title "server CPU seconds per GB received: median, least, most"
 set style fill solid
 set xrange [0:*]
 set yrange [-0.7:{last}]

@@ -18,8 +18,7 @@ from pathlib import Path
 
 SETTLED_BYTES = 64 << 20
 SETTLE_SECONDS_MAX = 15
-FREE_BYTES = 256 << 20
-HOLES_BYTES = 1 << 42
+CALM_SHARE = 0.25  # of the processors may others use when a run begins
 DESCRIPTORS = 1 << 18
 
 
@@ -50,17 +49,21 @@ def raise_descriptors():
             pass
 
 
-def meminfo_bytes(*keys):
-    text = Path("/proc/meminfo").read_text(encoding="ascii")
-    return sum(int(re.search(rf"^{k}:\s+(\d+) kB", text, re.M)[1]) * 1024 for k in keys)
-
-
 def dirty_bytes():
-    return meminfo_bytes("Dirty", "Writeback")
+    text = Path("/proc/meminfo").read_text()
+    return sum(int(re.search(rf"^{k}:\s+(\d+) kB", text, re.M)[1]) * 1024
+               for k in ("Dirty", "Writeback"))
 
 
-def free_bytes():
-    return meminfo_bytes("MemFree")
+def busy_share(seconds=0.3):
+    """How much of all processors is used just now, by anybody; stolen time counts."""
+    def read():
+        with open("/proc/stat", encoding="ascii") as f:
+            fields = [int(x) for x in f.readline().split()[1:9]]
+        return sum(fields), fields[3] + fields[4]
+    (all_before, idle_before), _ = read(), time.sleep(seconds)
+    all_after, idle_after = read()
+    return 1 - (idle_after - idle_before) / max(all_after - all_before, 1)
 
 
 class Volume:
@@ -105,7 +108,7 @@ class Volume:
         deadline = time.monotonic() + SETTLE_SECONDS_MAX
         while dirty_bytes() > SETTLED_BYTES and time.monotonic() < deadline:
             time.sleep(0.1)
-        self.lab.memory.fill()
+        self.lab.wait_for_calm()
 
     def throttle(self, dirty_mib=64):
         """From now on the kernel lets few pages of this volume be dirty, so that a load soon waits
@@ -134,34 +137,6 @@ class Volume:
         if self.image:
             self.image.unlink(missing_ok=True)
         shutil.rmtree(self.dir, ignore_errors=True)
-
-
-class Memory:
-    """Free memory of a virtual machine may have been given back to the host: who touches it first
-    then pays ten times the price of a copy. Reading holes of a file fills it with page cache, so
-    that measured programs get pages that are there, as on a machine that has been busy for long."""
-
-    def __init__(self, lab):
-        self.path, self.at = lab.work / "holes", 0
-
-    def fill(self):
-        if not self.path.exists():
-            with open(self.path, "wb") as f:
-                try:
-                    f.truncate(HOLES_BYTES)
-                except OSError:
-                    f.truncate(1 << 40)
-        size = self.path.stat().st_size
-        buffer = bytearray(8 << 20)
-        with open(self.path, "rb", buffering=0) as f:
-            for _ in range(3):
-                left = free_bytes() - FREE_BYTES
-                if left <= 0 or self.at + left > size:
-                    return
-                f.seek(self.at)
-                while left > 0:
-                    left -= f.readinto(buffer)
-                self.at = f.tell()
 
 
 def run(*command, **options):
@@ -239,15 +214,15 @@ class Daemon(Server):
 
 
 class Lab:
-    def __init__(self, build, work, runs, daemon_options=(), volume_gib=12, quiet=False):
+    def __init__(self, build, work, runs, daemon_options=(), volume_gib=12, patience=5):
         self.build, self.runs = Path(build).resolve(), runs
-        self.daemon_options, self.quiet = tuple(daemon_options), quiet
+        self.daemon_options, self.patience = tuple(daemon_options), patience
+        self.disturbed, self.begun = 0, 0  # runs
         Path(work).mkdir(parents=True, exist_ok=True)
         self.work = Path(tempfile.mkdtemp(prefix="run.", dir=work)).resolve()
         free = shutil.disk_usage(self.work).free
         self.volume_bytes = min(volume_gib << 30, int(free * 0.8))
         self.volumes, self.seed = {}, int(time.time()) << 8
-        self.memory = Memory(self)
 
     def volume(self, kind="ext4"):
         if kind not in self.volumes:
@@ -259,8 +234,16 @@ class Lab:
             self.volumes.pop(kind).close()
 
     def say(self, text):
-        if not self.quiet:
-            print(text, flush=True)
+        print(text, flush=True)
+
+    def wait_for_calm(self):
+        """Others on this machine make everything dearer: waits a little for them."""
+        deadline = time.monotonic() + self.patience
+        self.begun += 1
+        while busy_share() > CALM_SHARE:
+            if time.monotonic() > deadline:
+                self.disturbed += 1
+                return
 
     def next_seed(self):
         self.seed += 1
@@ -282,11 +265,11 @@ class Lab:
         path = volume.subdir("floor")
         return self.tool("floor", "--mode", mode, "--dir", path, *options, prefix=prefix)
 
-    def rounds(self, volume, sides, runs=None, warm_up=True):
+    def rounds(self, volume, sides, warm_up=True):
         """Runs the sides (name → function) by turns, each round in the other direction than the
-        one before: name → the reports of all rounds. A first round is thrown away."""
+        one before: name → the reports of all rounds. A first round, to warm up, is thrown away."""
         found = {name: [] for name in sides}
-        for at in range(-1 if warm_up else 0, runs or self.runs):
+        for at in range(-1 if warm_up else 0, self.runs):
             names = list(sides) if at % 2 == 0 else list(reversed(sides))
             for name in names:
                 volume.settle()
@@ -309,6 +292,7 @@ class Figure:
     def __init__(self, name, values, sign=None, bar=None, unit="", remark=""):
         self.name, self.values, self.unit, self.remark = name, list(values), unit, remark
         self.sign, self.bar = sign, bar
+        self.is_told = False
 
     @property
     def median(self):
@@ -337,5 +321,7 @@ class Figure:
 
 
 def ratios(name, above, below, sign=None, bar=None, remark=""):
-    """Round by round."""
-    return Figure(name, [a / b for a, b in zip(above, below)], sign, bar, "x", remark)
+    """Round by round. What disturbs makes a figure larger: so the least ones are told, too."""
+    least = f"least / least {min(above) / min(below):.3g}"
+    return Figure(name, [a / b for a, b in zip(above, below)], sign, bar, "x",
+                  f"{least}; {remark}" if remark else least)
