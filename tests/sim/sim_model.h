@@ -31,6 +31,7 @@ enum verb { VERB_INIT, VERB_SEGMENT, VERB_FIN, VERB_ABORT, VERB_STATUS };
 
 struct write {
 	uint32_t seq;
+	uint32_t known;     /* the last command when its acknowledgement came */
 	uint8_t stamp;
 };
 

@@ -70,7 +70,7 @@ static void choose_daemon(struct conf *c)
 	c->export.layout = CONF_LAYOUT_PLAIN;
 	if (sim_chance(1000))
 		c->transfer.ttl_min_s = c->transfer.ttl_max_s = (uint32_t)sim_between(2, 30);
-	c->durability = CONF_CRASH;
+	c->durability = sim_chance(4000) ? CONF_POWER : CONF_CRASH;
 }
 
 static void choose(void)
