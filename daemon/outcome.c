@@ -30,16 +30,16 @@ void outcome_storage(struct outcome *o, int err)
 	}
 }
 
-void outcome_fill_missing(struct outcome *o, const struct transfer *t, uint64_t size)
+void outcome_fill_missing(struct outcome *o, const struct cover *cover, uint64_t size)
 {
 	o->has_missing = true;
 	o->missing_count = 0;
 	o->missing_bytes = size;
 	struct extent gaps[ANSWER_MISSING_MAX + 1];
 	size_t n;
-	if (t) {
-		o->missing_bytes = size - cover_bytes_in(&t->cover, 0, size);
-		n = cover_gaps(&t->cover, 0, size, gaps, ANSWER_MISSING_MAX + 1);
+	if (cover) {
+		o->missing_bytes = size - cover_bytes_in(cover, 0, size);
+		n = cover_gaps(cover, 0, size, gaps, ANSWER_MISSING_MAX + 1);
 	} else {
 		n = size ? 1 : 0;
 		gaps[0] = (struct extent){0, size};
@@ -52,7 +52,7 @@ void outcome_fill_missing(struct outcome *o, const struct transfer *t, uint64_t 
 void outcome_incomplete(struct outcome *o, const struct transfer *t, uint64_t size)
 {
 	outcome_fail(o, MQTT_RC_UNSPECIFIED, "incomplete", false);
-	outcome_fill_missing(o, t, size);
+	outcome_fill_missing(o, t ? &t->cover : NULL, size);
 }
 
 void outcome_mismatch(struct outcome *o, const uint8_t expected[32], const uint8_t actual[32])

@@ -269,8 +269,8 @@ void fin_on_exported(const struct transfer *t, struct fin *f);
 void outcome_fail(struct outcome *o, uint8_t reason, const char *text, bool is_transient);
 /* The outcome for an errno of the storage: enospc, quota_exceeded, too_large, io_error. */
 void outcome_storage(struct outcome *o, int err);
-/* What [0, size) lacks; t NULL: all of it. */
-void outcome_fill_missing(struct outcome *o, const struct transfer *t, uint64_t size);
+/* What [0, size) lacks; NULL: all of it. */
+void outcome_fill_missing(struct outcome *o, const struct cover *cover, uint64_t size);
 void outcome_incomplete(struct outcome *o, const struct transfer *t, uint64_t size);
 void outcome_mismatch(struct outcome *o, const uint8_t expected[32], const uint8_t actual[32]);
 

@@ -420,6 +420,23 @@ static void abort_now(struct transfer *t)
 
 /* --- status ----------------------------------------------------------------------------------- */
 
+/* What the generation before has acknowledged as replays belongs to this one, also while it is being
+ * copied. 0, or −ENOMEM and nothing to free. */
+static int cover_with_replays(const struct transfer *t, struct cover *ret)
+{
+	const struct cover *from[2] = {&t->cover, &t->previous->cover};
+	struct extent e;
+	int err = 0;
+	cover_init(ret, UINT32_MAX);
+	for (int i = 0; i < 2; i++) {
+		for (uint64_t at = 0; !err && cover_next(from[i], at, &e); at = e.to)
+			err = cover_add(ret, e.from, e.to);
+	}
+	if (err)
+		cover_fini(ret);
+	return err;
+}
+
 void upload_status(struct uploads *u, const struct upload_id *id, struct reply *rp)
 {
 	struct outcome o = {.text = "success", .has_status = true, .state = "none"};
@@ -438,16 +455,22 @@ void upload_status(struct uploads *u, const struct upload_id *id, struct reply *
 	}
 	uint64_t size = 0;
 	struct extent e;
-	for (uint64_t at = 0; cover_next(&t->cover, at, &e); at = e.to)
+	struct cover all;
+	const struct cover *cover = &t->cover;
+	if (t->seeding && cover_with_replays(t, &all) == 0)
+		cover = &all;
+	for (uint64_t at = 0; cover_next(cover, at, &e); at = e.to)
 		size = e.to;
 	if (t->has_meta && t->meta.has_size) {
 		o.status_has_size = true;
 		o.status_size = size = t->meta.size;
 	}
 	o.state = t->state == TRANSFER_OPEN ? "open" : "verifying";
-	o.received = t->cover.bytes;
+	o.received = cover->bytes;
 	o.frontier = t->frontier;
-	outcome_fill_missing(&o, t, size);
+	outcome_fill_missing(&o, cover, size);
+	if (cover == &all)
+		cover_fini(&all);
 	reply_after_journal(u, rp, &o, JOURNAL_WRITTEN);
 }
 
