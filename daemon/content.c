@@ -5,7 +5,7 @@
  * its record), synced that part of it which the journal says is on the disk; contiguous is the end of
  * cover's run from 0; frontier ≤ contiguous unless a fin for a smaller size rewound it; hash has been
  * fed exactly [0, frontier). A hash job that ran while content below its end was taken out
- * (content_gen moved) is dropped.
+ * (content_gen moved) is dropped. Segments with checksums take the hash along: chain.c.
  */
 #include <assert.h>
 #include <errno.h>
@@ -25,6 +25,8 @@ void content_init(struct transfer *t)
 	cover_init(&t->synced, t->u->conf->transfer.extents_max);
 	sha256_init(&t->hash);
 	t->hash_job.op.done = on_hashed;
+	t->hash_job.states[1] = &t->hash_run;
+	t->chain_tail = &t->chain;
 	t->behind_op.done = on_behind;
 }
 
@@ -159,9 +161,25 @@ int transfer_add_midstate(struct transfer *t, const uint32_t h[8])
 	return 0;
 }
 
+bool transfer_hash_prepare(struct transfer *t, uint64_t to)
+{
+	if (!staging_get(t))
+		return false;
+	t->hashing++;
+	t->hash_run = t->hash;
+	t->hash_gen = t->content_gen;
+	t->hash_job.ring = t->u->rt->ring;
+	t->hash_job.bytes = to - t->frontier;
+	t->hash_job.data = (struct verify_range){.fd = t->fd, .off = t->frontier};
+	t->hash_job.then = NULL;
+	transfer_pin(t);
+	return true;
+}
+
 /* Hashes on when there is enough, or a fin waits for it. */
 void transfer_hash_step(struct transfer *t)
 {
+	chain_step(t);
 	uint64_t end = t->contiguous, step = t->u->conf->verify.step_bytes;
 	if (t->state == TRANSFER_VERIFYING) {
 		end = t->fins->size;
@@ -175,17 +193,9 @@ void transfer_hash_step(struct transfer *t)
 		end = t->frontier + HASH_JOB_BYTES_MAX;
 	if (end > boundary)
 		end = boundary;
-	if (!staging_get(t))
+	if (!transfer_hash_prepare(t, end))
 		return;
-	t->hashing = true;
-	t->hash_run = t->hash;
-	t->hash_gen = t->content_gen;
-	t->hash_to = end;
-	t->hash_job.ring = t->u->rt->ring;
-	t->hash_job.bytes = end - t->frontier;
-	t->hash_job.data = (struct verify_range){.fd = t->fd, .off = t->frontier};
-	t->hash_job.states[0] = &t->hash_run;
-	transfer_pin(t);
+	t->chain_end = end;
 	verify_submit(t->u->rt->verify, &t->hash_job);
 }
 
@@ -211,28 +221,34 @@ static void write_behind(struct transfer *t)
 	t->behind += bytes;
 }
 
+void transfer_hashed(struct transfer *t, const struct sha256 *hash)
+{
+	STAT_ADD(t->u->rt, hashed_bytes, hash->bytes - t->frontier);
+	t->hash = *hash;
+	t->frontier = hash->bytes;
+	if (t->frontier % MIDSTATE_BYTES == 0 && t->frontier / MIDSTATE_BYTES == t->mids_count + 1 &&
+		transfer_add_midstate(t, t->hash.h) == 0) {
+		struct record r = {.type = RECORD_MIDSTATE, .tid = t->tid, .frontier = t->frontier};
+		memcpy(r.h, t->hash.h, sizeof(r.h));
+		journal_append(t->u->rt->journal, &r);
+	}
+	account_backlog(t);
+	write_behind(t);
+}
+
 static void on_hashed(struct op *op)
 {
 	struct transfer *t = container_of(op, struct transfer, hash_job.op);
-	t->hashing = false;
+	t->hashing--;
 	staging_put(t);
 	if (op->res < 0 && !t->gone) {
 		log_error("reading back failed", LS("clientid", t->clientid, t->clientid_bytes),
 			LS("fileid", t->fileid, t->fileid_bytes), LE("error", op->res), NULL);
 		t->hash_stalled = true;
+		t->content_gen++; /* segments chained to it are not to be believed */
 		transfer_on_hash_failed(t, op->res);
 	} else if (!t->gone && t->hash_gen == t->content_gen) {
-		STAT_ADD(t->u->rt, hashed_bytes, t->hash_to - t->frontier);
-		t->hash = t->hash_run;
-		t->frontier = t->hash_to;
-		if (t->frontier % MIDSTATE_BYTES == 0 && t->frontier / MIDSTATE_BYTES == t->mids_count + 1 &&
-			transfer_add_midstate(t, t->hash.h) == 0) {
-			struct record r = {.type = RECORD_MIDSTATE, .tid = t->tid, .frontier = t->frontier};
-			memcpy(r.h, t->hash.h, sizeof(r.h));
-			journal_append(t->u->rt->journal, &r);
-		}
-		account_backlog(t);
-		write_behind(t);
+		transfer_hashed(t, &t->hash_run);
 	}
 	if (!t->gone)
 		transfer_step(t);

@@ -147,6 +147,7 @@ void seg_fail(struct seg *s, const struct outcome *o)
 {
 	struct reply *rp = s->reply;
 	s->reply = NULL;
+	chain_on_failed(s);
 	STAT_ADD(s->u->rt, segments_refused, 1);
 	if (rp)
 		reply_finish(rp, o);
@@ -208,6 +209,7 @@ static void seg_count(struct seg *s, enum record_type type)
 		return;
 	}
 	journal_append(s->u->rt->journal, &r);
+	chain_on_counted(s);
 	seg_wait_journal(s);
 }
 
@@ -449,22 +451,22 @@ static void on_checked(struct op *op)
 	transfer_pin(t);
 	bool counted = s->fd_counted;
 	s->fd_counted = false;
+	bool wants_sum = s->has_checksum && !s->checked;
+	if (wants_sum)
+		sha256_digest(&s->sha, digest);
+	bool is_right = op->res >= 0 && (!wants_sum || memcmp(digest, s->checksum, 32) == 0);
+	chain_on_checked(s, is_right);
 	if (op->res < 0) {
 		seg_fail_errno(s, op->res);
+	} else if (!is_right) {
+		outcome_mismatch(&o, s->checksum, digest);
+		seg_fail(s, &o);
 	} else {
-		bool wants_sum = s->has_checksum && !s->checked;
-		if (wants_sum)
-			sha256_digest(&s->sha, digest);
-		if (wants_sum && memcmp(digest, s->checksum, 32) != 0) {
-			outcome_mismatch(&o, s->checksum, digest);
-			seg_fail(s, &o);
-		} else {
-			s->checked = true;
-			if (s->is_against_export)
-				checked_against_export(s);
-			else
-				checked_against_staging(s);
-		}
+		s->checked = true;
+		if (s->is_against_export)
+			checked_against_export(s);
+		else
+			checked_against_staging(s);
 	}
 	if (counted)
 		staging_put(t);
@@ -489,12 +491,14 @@ static void check_submit(struct seg *s)
 	s->job.ring = s->u->rt->ring;
 	s->job.bytes = s->bytes;
 	s->job.data = seg_source(s);
-	s->job.states[0] = NULL;
+	s->job.states[0] = s->job.states[1] = NULL;
+	s->job.then = NULL;
 	if (s->has_checksum && !s->checked) {
 		sha256_init(&s->sha);
 		s->job.states[0] = &s->sha;
 	}
-	verify_submit(s->u->rt->verify, &s->job);
+	if (!chain_offer(s))
+		verify_submit(s->u->rt->verify, &s->job);
 }
 
 /* Each comparison holds a descriptor: more than a few at once wait for one of them to end. */

@@ -15,7 +15,7 @@ enum seg_state {
 	 * scratch file. Next: CHECKING, SETTLING, or WRITING's place is taken by SETTLING. */
 	SEG_RECEIVING,
 	/* All bytes are there: the verify pool computes the checksum and compares with what is
-	 * covered. Next: WRITING (small, or a copy from scratch), UNCOVERING, SETTLING. */
+	 * covered, at once or in a chain. Next: WRITING (small, or a copy from scratch), UNCOVERING, SETTLING. */
 	SEG_CHECKING,
 	/* Differs from what is covered: the record that takes the range out is being written. Next:
 	 * WRITING. */
@@ -49,11 +49,15 @@ struct seg {
 	bool received;             /* large: every byte is in its file; started again, it is checked */
 	bool is_against_export;    /* CHECKING compares with the exported file */
 	bool fd_counted;           /* CHECKING counts the staging file's fd */
+	bool is_chained;           /* the file's digest goes through it; until it counts or fails */
 	uint32_t staging_gen;      /* of the staging file it was written to */
 	int export_fd;             /* −1, or the exported file it is compared with */
 	uint8_t checksum[32];
 	struct sha256 sha;
 	struct verify_job job;
+	struct seg *chain_next;    /* waits in CHECKING for the chain before it (chain.c) */
+	struct sha256 through;     /* is_chained: the file's digest, up to the segment's end */
+	uint32_t chain_gen;        /* the transfer's content_gen then */
 	struct journal_waiter waiter;
 	/* small */
 	struct buf *buf;
@@ -78,6 +82,16 @@ void seg_fail(struct seg *s, const struct outcome *o);
 void seg_fail_errno(struct seg *s, int err);
 /* The connection went away: frees it without an answer. */
 void seg_discard(struct seg *s);
+
+/* --- chain.c, for ingest.c --- */
+/* The segment's job is ready to be submitted. True: chain.c does so, now or later. */
+bool chain_offer(struct seg *s);
+/* Its job has ended; nothing was done with the result yet. */
+void chain_on_checked(struct seg *s, bool is_right);
+/* It counts from now on. */
+void chain_on_counted(struct seg *s);
+/* It fails. */
+void chain_on_failed(struct seg *s);
 
 /* --- stream.c, for ingest.c --- */
 /* Where the bytes go is known: to_scratch, or straight into the staging file (whose fd the stream

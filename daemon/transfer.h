@@ -143,15 +143,18 @@ struct transfer {
 	uint64_t frontier;
 	uint64_t contiguous;     /* end of the covered run from 0 */
 	uint64_t backlog;        /* of the daemon's total: contiguous − frontier as last accounted */
-	bool hashing;
+	uint32_t hashing;        /* jobs in flight that feed the hash: hash_job, segments of a chain */
 	bool hash_stalled;       /* reading back failed: tried again at the next fin, not before */
-	uint32_t content_gen;    /* counts uncovers: a hash that ran over an older one is dropped */
+	uint32_t content_gen;    /* counts uncovers and failures: a hash over an older one is dropped */
 	uint32_t hash_gen;
-	uint64_t hash_to;
 	struct sha256 hash_run;
 	struct verify_job hash_job;
 	uint32_t (*mids)[8];     /* midstates at 64 MiB, 128 MiB, … */
 	uint32_t mids_count;
+	struct seg *chain, **chain_tail; /* segments that wait for the running chain to end (chain.c) */
+	uint64_t chain_end;      /* of what runs and what waits */
+	struct sha256 ahead;     /* beyond hash, over segments that are right but do not count yet */
+	uint32_t ahead_gen;      /* content_gen when it was set */
 	struct op behind_op;     /* write-behind */
 	uint64_t behind;         /* up to here it was started */
 
@@ -248,6 +251,10 @@ void transfer_restart_hash(struct transfer *t);
 /* From recovery: frees an exported transfer that a later one of the same name replaces. */
 void transfer_forget_restored(struct transfer *t);
 void transfer_hash_step(struct transfer *t);
+/* Makes hash_job go from the frontier to `to`; the caller submits it. False: the file is not open. */
+bool transfer_hash_prepare(struct transfer *t, uint64_t to);
+/* The frontier moves to where this hash has got. */
+void transfer_hashed(struct transfer *t, const struct sha256 *hash);
 void transfer_gate_step(struct transfer *t);
 void transfer_wake_gates(struct transfer *t);
 /* Snapshot of all transfers of u as records, for the journal. */
@@ -328,6 +335,10 @@ static inline bool transfer_is_held_up(const struct transfer *t)
 {
 	return t->previous && t->previous->segs;
 }
+
+/* --- chain.c --- */
+/* Submits what waits for the running chain, if that has ended. */
+void chain_step(struct transfer *t);
 
 /* --- export.c --- */
 /* t is PUBLISHING with exported.size and digest set. Ends in transfer_on_published. */

@@ -2,8 +2,8 @@
  * SHA-256 kernels that run everywhere: our own in C, and wolfSSL's.
  *
  * wolfSSL's is as fast as the assembly that it was built with. Debian builds it without any, and
- * then the compiler makes more of ours (0.45 against 0.32 GB/s, on Zen 5); on a machine whose wolfSSL uses the processor's own instructions it is the
- * other way round. sha256_calibrate() finds out.
+ * then the compiler makes more of ours (0.45 against 0.32 GB/s, on Zen 5); on a machine whose wolfSSL
+ * uses the processor's own instructions it is the other way round. sha256_calibrate() finds out.
  *
  * A midstate is taken up by writing it into wolfSSL's structure, which its headers lay open: digest
  * is the eight words in the host's order, in every build that compresses in software.
