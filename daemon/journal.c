@@ -383,7 +383,7 @@ static void rotate(struct journal *j)
 	waiters_move(&j->writing.written, &j->filling.written);
 	waiters_move(&j->writing.written, &j->filling.synced);
 	batch_reset(&j->filling);
-	ring_call(j->rt->ring, &j->rotate_op, call_rotate);
+	ring_call(j->rt->ring, &j->rotate_op, RING_RARE, call_rotate);
 }
 
 static void start_sync(struct journal *j)

@@ -11,8 +11,10 @@
  * poster's order is kept), and an eventfd that is written only when the ring's thread may be
  * asleep.
  *
- * Calls that Linux 6.1 has no opcode for run on one helper thread per ring, started when first
- * used.
+ * Blocking calls run on the ring's own threads, one per lane, each started when first used. A call
+ * for a thread that is busy wakes nobody, and a lane of short calls posts the results of several
+ * together: under load, an operation there costs its system call and no switch of threads. (One in
+ * the kernel's pool of workers was seen to cost 20 to 50 µs of them, several times the call.)
  *
  * CQE flags are read here and nowhere else. The kernel's restart codes, which a worker hit by a
  * signal may return, are mapped to −EINTR, and an interrupted operation that has done nothing yet
@@ -42,18 +44,20 @@ enum op_kind {
 	K_FALLOCATE, K_FSYNC, K_SYNC_RANGE, K_MKDIRAT, K_RENAMEAT, K_UNLINKAT, K_CALL,
 };
 
-enum { BATCH_MAX = 256, CANCEL_TAG = 1 };
+enum { BATCH_MAX = 256, POSTS_TOGETHER = 32, CANCEL_TAG = 1 };
 
 struct op_list {
 	struct op *head, **tail;
 };
 
 struct helper {
+	struct ring *ring;
 	pthread_t thread;
 	bool started;
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	struct op_list calls;
+	uint32_t posts_together; /* results, at most */
 	bool stop;
 };
 
@@ -71,7 +75,7 @@ struct ring {
 	atomic_bool asleep;
 	int event_fd;
 	struct op event_op;
-	struct helper helper;
+	struct helper helpers[RING_LANES];
 };
 
 static void list_init(struct op_list *l)
@@ -100,6 +104,28 @@ static struct op *list_pop(struct op_list *l)
 }
 
 /* --- start and end ---------------------------------------------------------------------------- */
+
+static void helper_init(struct helper *h, struct ring *r, uint32_t posts_together)
+{
+	h->ring = r;
+	h->posts_together = posts_together;
+	list_init(&h->calls);
+	pthread_mutex_init(&h->lock, NULL);
+	pthread_cond_init(&h->wake, NULL);
+}
+
+static void helper_fini(struct helper *h)
+{
+	if (h->started) {
+		pthread_mutex_lock(&h->lock);
+		h->stop = true;
+		pthread_cond_signal(&h->wake);
+		pthread_mutex_unlock(&h->lock);
+		pthread_join(h->thread, NULL);
+	}
+	pthread_mutex_destroy(&h->lock);
+	pthread_cond_destroy(&h->wake);
+}
 
 static int uring_init(struct io_uring *u, uint32_t entries)
 {
@@ -232,7 +258,6 @@ int ring_new(const struct ring_conf *conf, struct ring **ret)
 	list_init(&r->ready);
 	list_init(&r->splices);
 	list_init(&r->syncs);
-	list_init(&r->helper.calls);
 	r->splices_max = conf->splices_max;
 	r->syncs_max = conf->syncs_max;
 	r->now_ms = sys_mono_ms();
@@ -253,8 +278,8 @@ int ring_new(const struct ring_conf *conf, struct ring **ret)
 		free(r);
 		return err;
 	}
-	pthread_mutex_init(&r->helper.lock, NULL);
-	pthread_cond_init(&r->helper.wake, NULL);
+	for (int i = 0; i < RING_LANES; i++)
+		helper_init(&r->helpers[i], r, i == RING_FILES ? POSTS_TOGETHER : 1);
 	arm_event(r);
 	*ret = r;
 	return 0;
@@ -264,17 +289,10 @@ void ring_free(struct ring *r)
 {
 	if (!r)
 		return;
-	if (r->helper.started) {
-		pthread_mutex_lock(&r->helper.lock);
-		r->helper.stop = true;
-		pthread_cond_signal(&r->helper.wake);
-		pthread_mutex_unlock(&r->helper.lock);
-		pthread_join(r->helper.thread, NULL);
-	}
+	for (int i = 0; i < RING_LANES; i++)
+		helper_fini(&r->helpers[i]);
 	io_uring_queue_exit(&r->uring);
 	close(r->event_fd);
-	pthread_mutex_destroy(&r->helper.lock);
-	pthread_cond_destroy(&r->helper.wake);
 	free(r->wants);
 	free(r);
 }
@@ -492,12 +510,13 @@ uint64_t ring_now_ms(const struct ring *r)
 	return r->now_ms;
 }
 
-static void post(struct ring *to, struct op *op)
+/* From the newest to the oldest, linked by next. */
+static void post(struct ring *to, struct op *newest, struct op *oldest)
 {
 	struct op *head = atomic_load_explicit(&to->inbox, memory_order_relaxed);
 	do
-		op->next = head;
-	while (!atomic_compare_exchange_weak(&to->inbox, &head, op));
+		oldest->next = head;
+	while (!atomic_compare_exchange_weak(&to->inbox, &head, newest));
 	if (atomic_exchange(&to->asleep, false)) {
 		uint64_t one = 1;
 		if (write(to->event_fd, &one, sizeof(one)) < 0)
@@ -509,7 +528,7 @@ void ring_post(struct ring *to, struct op *op)
 {
 	assert(op->state == OP_IDLE && op->done);
 	op->state = OP_QUEUED;
-	post(to, op);
+	post(to, op, op);
 }
 
 void ring_cancel(struct ring *r, struct op *op)
@@ -645,36 +664,59 @@ void ring_unlinkat(struct ring *r, struct op *op, int dir_fd, const char *path, 
 	queue(r, op, K_UNLINKAT, dir_fd);
 }
 
-/* --- the helper thread ------------------------------------------------------------------------ */
+/* --- the helper threads ----------------------------------------------------------------------- */
 
-/* A call in the helper's hands: op->ptr2 is the function. The result comes back as a post of kind
+/* Calls in a helper's hands: op->ptr2 is the function. The results come back as posts of kind
  * K_CALL, so that busy is counted down on the ring's own thread. */
+static void run_calls(struct helper *h, struct op *calls)
+{
+	struct op *newest = NULL, *oldest = NULL;
+	while (calls) {
+		struct op *op = calls;
+		calls = op->next;
+		op->res = ((op_call_fn *)op->ptr2)(op);
+		op->next = newest;
+		newest = op;
+		oldest = oldest ? oldest : op;
+	}
+	/* Still OP_QUEUED, which the owners may read meanwhile: run_posts makes them idle. */
+	assert(oldest);
+	post(h->ring, newest, oldest);
+}
+
+static struct op *take_calls(struct helper *h)
+{
+	struct op_list taken;
+	list_init(&taken);
+	for (uint32_t i = 0; i < h->posts_together && h->calls.head; i++)
+		list_push(&taken, list_pop(&h->calls));
+	return taken.head;
+}
+
 static void *helper_main(void *arg)
 {
-	struct ring *r = arg;
-	struct helper *h = &r->helper;
+	struct helper *h = arg;
 	pthread_mutex_lock(&h->lock);
 	for (;;) {
-		struct op *op = list_pop(&h->calls);
-		if (!op) {
+		struct op *calls = take_calls(h);
+		if (!calls) {
 			if (h->stop)
 				break;
 			pthread_cond_wait(&h->wake, &h->lock);
 			continue;
 		}
 		pthread_mutex_unlock(&h->lock);
-		op->res = ((op_call_fn *)op->ptr2)(op);
-		post(r, op); /* still OP_QUEUED, which the owner may read meanwhile: run_posts makes it idle */
+		run_calls(h, calls);
 		pthread_mutex_lock(&h->lock);
 	}
 	pthread_mutex_unlock(&h->lock);
 	return NULL;
 }
 
-void ring_call(struct ring *r, struct op *op, op_call_fn *fn)
+void ring_call(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn)
 {
 	assert(op->state == OP_IDLE && op->done);
-	struct helper *h = &r->helper;
+	struct helper *h = &r->helpers[lane];
 	op->kind = K_CALL;
 	op->state = OP_QUEUED;
 	op->cancelled = op->dropped = false;
@@ -683,12 +725,14 @@ void ring_call(struct ring *r, struct op *op, op_call_fn *fn)
 	pthread_mutex_lock(&h->lock);
 	if (!h->started) {
 		h->started = true;
-		int err = pthread_create(&h->thread, NULL, helper_main, r);
+		int err = pthread_create(&h->thread, NULL, helper_main, h);
 		assert(err == 0);
 	}
+	bool was_idle = !h->calls.head;
 	list_push(&h->calls, op);
-	pthread_cond_signal(&h->wake);
 	pthread_mutex_unlock(&h->lock);
+	if (was_idle)
+		pthread_cond_signal(&h->wake);
 }
 
 static int call_ftruncate(struct op *op)
@@ -700,5 +744,5 @@ void ring_ftruncate(struct ring *r, struct op *op, int fd, uint64_t len)
 {
 	op->fd = fd;
 	op->off = len;
-	ring_call(r, op, call_ftruncate);
+	ring_call(r, op, RING_RARE, call_ftruncate);
 }

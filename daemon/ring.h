@@ -36,6 +36,15 @@ typedef int op_call_fn(struct op *op);
 
 enum op_state { OP_IDLE, OP_QUEUED, OP_INFLIGHT };
 
+/* The threads that make blocking calls for a ring. Each makes its calls one after another, so what
+ * may take long does not stand before what must not wait. */
+enum ring_lane {
+	RING_RARE,    /* calls without an opcode in Linux 6.1, copies, a new journal file */
+	RING_FILES,   /* short ones on small files: many are told of in one go */
+	RING_PUBLISH, /* rounds of publishing (export.c) */
+	RING_LANES,
+};
+
 struct op {
 	op_done_fn *done;  /* set by the owner before queueing */
 	struct op *next;   /* on the ring's lists */
@@ -103,7 +112,7 @@ void ring_writev(struct ring *r, struct op *op, int fd, const struct iovec *iov,
 	uint64_t off);
 void ring_openat(struct ring *r, struct op *op, int dir_fd, const char *path, int flags, uint32_t mode);
 void ring_fallocate(struct ring *r, struct op *op, int fd, int mode, uint64_t off, uint64_t len);
-void ring_ftruncate(struct ring *r, struct op *op, int fd, uint64_t len); /* on the helper thread */
+void ring_ftruncate(struct ring *r, struct op *op, int fd, uint64_t len); /* a call, RING_RARE */
 void ring_fsync(struct ring *r, struct op *op, int fd);
 void ring_fdatasync(struct ring *r, struct op *op, int fd);
 /* Starts write-back of a range; does not wait for it, makes nothing durable. */
@@ -112,9 +121,8 @@ void ring_mkdirat(struct ring *r, struct op *op, int dir_fd, const char *path, u
 void ring_renameat2(struct ring *r, struct op *op, int from_dir, const char *from, int to_dir,
 	const char *to, uint32_t flags);
 void ring_unlinkat(struct ring *r, struct op *op, int dir_fd, const char *path, int flags);
-/* Runs fn on the ring's helper thread (calls without an opcode in Linux 6.1); its result becomes
- * op->res. One after another, so a slow one delays the next. */
-void ring_call(struct ring *r, struct op *op, op_call_fn *fn);
+/* Runs fn on one of the ring's threads; its result becomes op->res. */
+void ring_call(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn);
 
 /* --- at once, on a non-blocking socket or pipe, never waiting: bytes or −errno (−EAGAIN) --- */
 int sock_recv(int fd, void *buf, uint32_t len);
@@ -137,19 +145,29 @@ int sys_close(int fd);
 /* All of it, or as much as there is before the end of the file; bytes or −errno. */
 int64_t sys_pread(int fd, void *buf, size_t len, uint64_t off);
 int sys_pwrite(int fd, const void *buf, size_t len, uint64_t off); /* all of it: 0 or −errno */
+int sys_pwritev(int fd, const struct iovec *iov, uint32_t iov_count, uint64_t off); /* bytes, may be short */
 /* Copies a range between files, in the kernel where it can: 0 or −errno (−EIO: the source is
  * shorter). */
 int sys_copy_range(int from_fd, uint64_t from_off, int to_fd, uint64_t to_off, uint64_t len);
 int sys_fsync(int fd);
+/* The whole file system that fd is on. Fails if anything failed to be written to it since the last
+ * call on this open file, or since it was opened. */
+int sys_syncfs(int fd);
+/* Starts write-back of all of a file; does not wait for it, makes nothing durable. */
+void sys_write_behind(int fd);
+/* What the machine has to write back to all its disks; UINT64_MAX: not known. */
+uint64_t sys_dirty_bytes(void);
 int sys_ftruncate(int fd, uint64_t len);
 int sys_fallocate(int fd, uint64_t off, uint64_t len);
 int sys_fchown_group(int fd, uint32_t gid);
 int sys_fchmod(int fd, uint32_t mode);
+int sys_mkdirat(int dir_fd, const char *path, uint32_t mode);
 int sys_renameat2(int from_dir, const char *from, int to_dir, const char *to, uint32_t flags);
 int sys_unlinkat(int dir_fd, const char *path, int flags);
 int sys_lock_dir(int fd);                              /* flock: leaves no file behind; −EAGAIN when held */
 struct sys_stat {
 	uint64_t size, ino, dev, blocks_bytes;
+	uint32_t mode;        /* the permissions */
 	bool is_dir, is_regular;
 	int64_t mtime_ns;
 };

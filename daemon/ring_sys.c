@@ -24,6 +24,7 @@
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -267,9 +268,44 @@ int sys_copy_range(int from_fd, uint64_t from_off, int to_fd, uint64_t to_off, u
 	return 0;
 }
 
+int sys_pwritev(int fd, const struct iovec *iov, uint32_t iov_count, uint64_t off)
+{
+	return (int)result(pwritev(fd, iov, (int)iov_count, (off_t)off));
+}
+
 int sys_fsync(int fd)
 {
 	return (int)result(fsync(fd));
+}
+
+int sys_syncfs(int fd)
+{
+	return syncfs(fd) < 0 ? -errno : 0;
+}
+
+void sys_write_behind(int fd)
+{
+	(void)sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
+static uint64_t meminfo_bytes(const char *text, const char *key)
+{
+	unsigned long long kib;
+	const char *at = strstr(text, key);
+	return at && sscanf(at + strlen(key), "%llu", &kib) == 1 ? kib * 1024 : UINT64_MAX;
+}
+
+uint64_t sys_dirty_bytes(void)
+{
+	char text[4096];
+	int fd = open("/proc/meminfo", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return UINT64_MAX;
+	ssize_t n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[n > 0 ? n : 0] = 0;
+	uint64_t dirty = meminfo_bytes(text, "\nDirty:"), writeback = meminfo_bytes(text, "\nWriteback:");
+	return dirty == UINT64_MAX || writeback == UINT64_MAX ? UINT64_MAX : dirty + writeback;
 }
 
 int sys_ftruncate(int fd, uint64_t len)
@@ -292,6 +328,11 @@ int sys_fchmod(int fd, uint32_t mode)
 	return (int)result(fchmod(fd, mode));
 }
 
+int sys_mkdirat(int dir_fd, const char *path, uint32_t mode)
+{
+	return mkdirat(dir_fd, path, mode) < 0 ? -errno : 0;
+}
+
 int sys_renameat2(int from_dir, const char *from, int to_dir, const char *to, uint32_t flags)
 {
 	return (int)result(renameat2(from_dir, from, to_dir, to, flags));
@@ -312,8 +353,8 @@ int sys_lock_dir(int fd)
 static void stat_fill(const struct stat *st, struct sys_stat *ret)
 {
 	*ret = (struct sys_stat){.size = (uint64_t)st->st_size, .ino = st->st_ino, .dev = st->st_dev,
-		.blocks_bytes = (uint64_t)st->st_blocks * 512, .is_dir = S_ISDIR(st->st_mode),
-		.is_regular = S_ISREG(st->st_mode),
+		.blocks_bytes = (uint64_t)st->st_blocks * 512, .mode = st->st_mode & 07777,
+		.is_dir = S_ISDIR(st->st_mode), .is_regular = S_ISREG(st->st_mode),
 		.mtime_ns = st->st_mtim.tv_sec * 1000000000LL + st->st_mtim.tv_nsec};
 }
 

@@ -23,6 +23,8 @@
 #include <string.h>
 #include "log.h"
 
+enum { PREALLOCATE_BYTES_MIN = 64 << 10 };
+
 static void on_opened(struct op *op);
 static void on_allocated(struct op *op);
 static void on_truncated(struct op *op);
@@ -100,10 +102,24 @@ static void lru_push(struct transfer *t)
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
+/* A small file's blocks are reserved in the accounts only (store.h): the file system finds them when
+ * it writes the file back, all at once, and fallocate would cost more than all else at its init. */
 static uint64_t wanted_allocation(const struct transfer *t)
 {
-	bool reserves = t->u->conf->transfer.prealloc == CONF_RESERVE;
-	return reserves && t->has_meta && t->meta.has_size && !t->no_fallocate ? t->meta.size : 0;
+	bool reserves = t->u->conf->transfer.prealloc == CONF_RESERVE && t->has_meta && t->meta.has_size &&
+		t->meta.size > PREALLOCATE_BYTES_MIN;
+	return reserves && !t->no_fallocate ? t->meta.size : 0;
+}
+
+bool staging_preallocates(const struct transfer *t)
+{
+	return wanted_allocation(t) > 0;
+}
+
+static int call_open(struct op *op)
+{
+	const struct transfer *t = container_of(op, struct transfer, file_op);
+	return sys_openat(t->u->store->staging_fd, t->staging, O_RDWR | O_CREAT, t->u->conf->export.file_mode | 0600);
 }
 
 static void open_start(struct transfer *t)
@@ -112,7 +128,7 @@ static void open_start(struct transfer *t)
 	t->staging_exists = true;
 	transfer_pin(t);
 	t->file_op.done = on_opened;
-	ring_openat(t->u->rt->ring, &t->file_op, t->u->store->staging_fd, t->staging, O_RDWR | O_CREAT, 0600);
+	ring_call(t->u->rt->ring, &t->file_op, RING_FILES, call_open);
 }
 
 static void allocate_start(struct transfer *t)
@@ -275,7 +291,7 @@ static void seed_or_done(struct transfer *t)
 		return;
 	}
 	t->file_op.done = on_seeded;
-	ring_call(t->u->rt->ring, &t->file_op, call_seed);
+	ring_call(t->u->rt->ring, &t->file_op, RING_RARE, call_seed);
 }
 
 void staging_seed(struct transfer *t)
@@ -488,7 +504,7 @@ static void replace_start(struct transfer *t)
 	t->staging_state = STAGING_OPENING;
 	lru_remove(t);
 	transfer_pin(t);
-	ring_call(t->u->rt->ring, &x->op, call_replace);
+	ring_call(t->u->rt->ring, &x->op, RING_RARE, call_replace);
 }
 
 /* --- deleting --------------------------------------------------------------------------------- */

@@ -383,5 +383,5 @@ void stream_copy(struct seg *s, void (*done)(struct seg *s, int err))
 	st->copied = done;
 	st->inflight++;
 	st->file_op.done = on_copied;
-	ring_call(s->u->rt->ring, &st->file_op, call_copy);
+	ring_call(s->u->rt->ring, &st->file_op, RING_RARE, call_copy);
 }

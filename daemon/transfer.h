@@ -302,6 +302,8 @@ void staging_init(struct transfer *t);
  * follows), or failed. */
 bool staging_get(struct transfer *t);
 void staging_put(struct transfer *t);
+/* Does the file take its declared size of the disk before any data? */
+bool staging_preallocates(const struct transfer *t);
 /* Copies into the file, once it is open, what the previous generation has acknowledged as
  * replays. */
 void staging_seed(struct transfer *t);

@@ -192,7 +192,7 @@ static bool init_accept(struct transfer *t, struct meta *m, struct reply *rp)
 	}
 	transfer_touch(t);
 	transfer_arm(t); /* segments_ttl may be shorter than what the timer was armed for */
-	if (m->has_size && m->size > 0 && u->conf->transfer.prealloc == CONF_RESERVE)
+	if (staging_preallocates(t))
 		init_wait_staging(t, rp);
 	else
 		reply_after_journal(u, rp, NULL, JOURNAL_WRITTEN);

@@ -640,17 +640,21 @@ static int on_helper(struct op *op)
 	return -(int)c->order - 1000;
 }
 
-Test(ring, calls_run_on_one_helper_in_order)
+static void calls_run_in_order_on(enum ring_lane lane, enum ring_lane other)
 {
-	struct call calls[4] = {0};
+	struct call calls[4] = {0}, beside = {0};
 	struct work mkdir = {0};
+	calls_run = 0;
 	blocking_pipe(calls[0].gate);
 	for (uint32_t i = 0; i < 4; i++)
-		ring_call(w.ring, work_op(&calls[i].work), on_helper);
+		ring_call(w.ring, work_op(&calls[i].work), lane, on_helper);
 	cr_expect_eq(ring_busy_count(w.ring), 4);
 	ring_cancel(w.ring, &calls[3].work.op);
 	ring_mkdirat(w.ring, work_op(&mkdir), w.dir_fd, "d", 0700);
 	cr_expect_eq(ring_world_result(&w, &mkdir), 0, "a slow call holds up nothing else");
+	ring_call(w.ring, work_op(&beside.work), other, on_helper);
+	ring_world_until(&w, &beside.work.done_count, 1);
+	calls_run = 0;
 	for (uint32_t i = 0; i < 4; i++)
 		cr_expect_not(op_is_idle(&calls[i].work.op));
 	cr_assert_eq(write(calls[0].gate[1], "x", 1), 1);
@@ -658,6 +662,7 @@ Test(ring, calls_run_on_one_helper_in_order)
 		ring_world_until(&w, &calls[i].work.done_count, 1);
 		cr_expect_eq(calls[i].order, i);
 		cr_expect(pthread_equal(calls[i].thread, calls[0].thread));
+		cr_expect_not(pthread_equal(calls[i].thread, beside.thread), "each lane has a thread of its own");
 		cr_expect_not(pthread_equal(calls[i].thread, pthread_self()));
 		cr_expect_eq(calls[i].work.res, -(int)i - 1000);
 	}
@@ -670,6 +675,33 @@ Test(ring, calls_run_on_one_helper_in_order)
 	cr_expect_eq(ring_busy_count(w.ring), 0);
 	close(fd);
 	close_pipe(calls[0].gate);
+	cr_assert_eq(unlinkat(w.dir_fd, "d", AT_REMOVEDIR), 0);
+}
+
+Test(ring, calls_run_on_one_thread_per_lane_in_order)
+{
+	for (int i = 0; i < RING_LANES; i++)
+		calls_run_in_order_on((enum ring_lane)i, (enum ring_lane)((i + 1) % RING_LANES));
+}
+
+/* More than are handed back in one go, some of them begun in the done of others. */
+Test(ring, a_flood_of_short_calls)
+{
+	enum { CALLS = 500 };
+	static struct call calls[CALLS];
+	calls_run = 0;
+	for (uint32_t i = 0; i < CALLS; i++)
+		ring_call(w.ring, work_op(&calls[i].work), RING_FILES, on_helper);
+	for (uint32_t i = 0; i < CALLS; i++) {
+		ring_world_until(&w, &calls[i].work.done_count, 1);
+		cr_expect_eq(calls[i].order, i);
+		ring_call(w.ring, work_op(&calls[i].work), RING_FILES, on_helper);
+	}
+	for (uint32_t i = 0; i < CALLS; i++) {
+		ring_world_until(&w, &calls[i].work.done_count, 2);
+		cr_expect_eq(calls[i].order, CALLS + i);
+	}
+	cr_expect_eq(ring_busy_count(w.ring), 0);
 }
 
 /* The owner may look at its op at any time, also in the moment when the helper hands it back. */

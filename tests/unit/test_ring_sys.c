@@ -7,12 +7,15 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
 
 static struct ring_world w;
 
@@ -231,6 +234,11 @@ Test(ring_sys, open_read_write)
 	cr_expect_eq(sys_pread(fd, got, 16, 12), 4, "up to the end");
 	cr_expect_eq(sys_pread(fd, got, 16, 99), 0);
 	cr_expect_eq(sys_fsync(fd), 0);
+	struct iovec iov[2] = {{"gh", 2}, {"ijk", 3}};
+	cr_expect_eq(sys_pwritev(fd, iov, 2, 15), 5);
+	cr_expect_eq(sys_pread(fd, got, 16, 14), 6);
+	cr_expect_eq(memcmp(got, "eghijk", 6), 0);
+	cr_expect_eq(sys_pwritev(-1, iov, 2, 15), -EBADF);
 	cr_expect_eq(sys_ftruncate(fd, 3), 0);
 	cr_expect_eq(sys_fallocate(fd, 0, 1 << 20), 0);
 	cr_expect_eq(sys_fchmod(fd, 0604), 0);
@@ -244,6 +252,7 @@ Test(ring_sys, open_read_write)
 	struct stat plain;
 	fstat(fd, &plain);
 	cr_expect_eq(plain.st_mode & 07777, 0604);
+	cr_expect_eq(st.mode, 0604);
 	cr_expect_eq(st.ino, plain.st_ino);
 	cr_expect_eq(st.dev, plain.st_dev);
 	cr_expect_eq(sys_close(fd), 0);
@@ -256,6 +265,28 @@ Test(ring_sys, open_read_write)
 	cr_expect_eq(sys_fchmod(fd, 0600), -EBADF);
 	cr_expect_eq(sys_fchown_group(fd, 0), -EBADF);
 	cr_expect_eq(sys_fstat(fd, &st), -EBADF);
+}
+
+/* A file written to shows up in what is dirty, and a sync of its file system writes it back. */
+Test(ring_sys, dirty_and_synced)
+{
+	static char zeros[1 << 20];
+	struct statfs fs;
+	cr_assert_eq(fstatfs(w.dir_fd, &fs), 0);
+	cr_expect_neq(sys_dirty_bytes(), UINT64_MAX);
+	int fd = sys_openat(w.dir_fd, "dirty", O_RDWR | O_CREAT, 0600);
+	for (uint64_t i = 0; i < 16; i++)
+		cr_assert_eq(sys_pwrite(fd, zeros, sizeof(zeros), i * sizeof(zeros)), 0);
+	/* The kernel may have begun to write it; in a file system in memory nothing is ever dirty. */
+	if (fs.f_type != TMPFS_MAGIC)
+		cr_expect_gt(sys_dirty_bytes(), 1 << 20);
+	sys_write_behind(fd);
+	cr_expect_eq(sys_syncfs(w.dir_fd), 0);
+	cr_expect_eq(sys_syncfs(-1), -EBADF);
+	cr_expect_eq(sys_mkdirat(w.dir_fd, "new", 0710), 0);
+	cr_expect_eq(sys_mkdirat(w.dir_fd, "new", 0710), -EEXIST);
+	cr_expect_eq(sys_mkdirat(w.dir_fd, "none/new", 0710), -ENOENT);
+	sys_close(fd);
 }
 
 Test(ring_sys, mkdirs)
