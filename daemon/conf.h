@@ -82,7 +82,7 @@ struct conf {
 		uint32_t dir_mode;      /* dir_mode: "0750" */
 		char *group;            /* group: NULL = unchanged */
 		bool manifest;          /* manifest: true */
-		uint32_t parallel_max;  /* parallel: 64 publishes at once per reactor */
+		uint32_t parallel_max;  /* parallel: 512 publishes at once per reactor */
 	} export;
 	struct {
 		uint32_t splice_min;     /* splice_min: 32KiB, payload still to come from which it

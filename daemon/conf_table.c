@@ -112,7 +112,7 @@ const struct conf_key conf_keys[] = {
 	{.path = "export.group", .text = "", .type = CONF_OPTION, MEMBER(export.group, char *)},
 	{.path = "export.manifest", .text = "true", .type = CONF_BOOL,
 		MEMBER(export.manifest, bool)},
-	COUNT("export.parallel", export.parallel_max, "64", 1, 4096),
+	COUNT("export.parallel", export.parallel_max, "512", 1, 65536),
 
 	SIZE32("io.splice_min", io.splice_min, "32KiB", KIB, 16 * MIB),
 	SIZE32("io.pipe_size", io.pipe_bytes, "1MiB", 4 * KIB, 64 * MIB),

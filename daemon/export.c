@@ -2,11 +2,19 @@
  * Publishing: a verified staging file appears in the export directory, whole, once, under a name
  * nobody had, and durable before anyone is told.
  *
- *     SYNC (once the journal has let go of what lies beyond the size: truncate; fsync the file, and
- *     staging/ if its entry is new: sync.c) → RECORD (what was synced, and the path, are journaled) →
- *     PARENTS (mkdir) → DIR (mkdir, exclusive: a taken one moves to the next suffix, back to RECORD)
- *     → OPEN_DIR → MANIFEST (create, write, fsync) → SYNC_PARENTS (each directory above the new one)
- *     → RENAME (never replaces) → SYNC_DIR → PUBLISHED (journaled, synced) → done
+ *     QUEUED ─► (UNCOVERED ─► TRUNCATE, if bytes lie beyond the size, and once the journal has let go of them)
+ *       ─► SYNC       the staging file is durable, and its entry in staging/
+ *       ─► RECORD     what was synced, and the path, are journaled and synced
+ *       ─► MAKE       the directory (exclusive: a taken one moves to the next suffix, back to RECORD) and
+ *                     the manifest are there, and durable with each directory above
+ *       ─► SHOW       renamed (never replaces), and the new directory is durable
+ *       ─► PUBLISHED  journaled and synced ─► done
+ *
+ * SYNC, MAKE and SHOW are stages in a round (export_round.c): all publishes that wait while one
+ * round is under way are in the next, whatever their stage, and become durable together. So are the
+ * records between: the journal gathers what a round has brought forth. A large file, and one of
+ * before a restart, is synced alone first (SYNC_FILE, by sync.c), as it may take long; so are the
+ * few files of a reactor that has little to do.
  *
  * Every generation has a directory of its own, {clientid}/{fileid}[~n]/, so no export can meet
  * another one's name. The path is journaled, and that synced, before anything of it exists, so a
@@ -16,11 +24,6 @@
  *     staging file and final name there    → the name is somebody else's: the next suffix
  *     final name there, staging file not   → the rename happened: sync, record
  *     neither                              → renamed and already taken away by the consumer: record
- *
- * The entries of the directories above must be durable too. One that was there already may have
- * been made a moment ago by a publish that has not synced yet, so all are synced up to the root,
- * but for those this reactor has synced before. That comes before the rename: a crash may then find
- * the file under its old name or its new one, but in no directory that is lost itself.
  *
  * A failure before the rename removes what was made. A failed sync after it takes the rename back:
  * nobody was told, and the client's next fin tries again. When the PUBLISHED record may or may not
@@ -32,51 +35,21 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <wolfssl/options.h>
 #include <wolfssl/wolfcrypt/sha.h>
-#include <xxhash.h>
+#include "export_impl.h"
 #include "log.h"
-#include "transfer.h"
 
-#ifndef RENAME_NOREPLACE
-#define RENAME_NOREPLACE (1 << 0)
-#endif
-
-enum { DIRS_MAX = 5, SUFFIX_MAX = 1000000, SUFFIX_DIGITS_MAX = 7, SYNCED_SLOTS = 4096 };
-
-#define MANIFEST ".manifest.json" /* no exported file has this name */
-
-enum publish_state {
-	PUBLISH_QUEUED, PUBLISH_UNCOVERED, PUBLISH_TRUNCATE, PUBLISH_SYNC, PUBLISH_RECORD, PUBLISH_PARENTS,
-	PUBLISH_DIR, PUBLISH_OPEN_DIR, PUBLISH_OPEN_MANIFEST, PUBLISH_WRITE_MANIFEST, PUBLISH_SYNC_MANIFEST,
-	PUBLISH_RENAME, PUBLISH_SYNC_DIR, PUBLISH_OPEN_PARENT, PUBLISH_SYNC_PARENT, PUBLISH_PUBLISHED,
-};
-
-struct publish {
-	struct op op;
-	struct transfer *t;
-	struct publish *next;        /* in the queue */
-	enum publish_state state;
-	uint32_t suffix;             /* 1: none */
-	uint32_t dirs_count;         /* directories on the path */
-	uint32_t dir_idx;
-	bool renamed, made_dir, fd_counted;
-	bool lost;                   /* the staging file is gone */
-	int dir_fd, parent_fd, manifest_fd;
-	char *manifest;
-	size_t manifest_bytes, manifest_put;
-	uint32_t ends[DIRS_MAX];     /* length of each directory's path */
-	char dir[PATH_MAX];          /* the generation's directory, relative to the export root */
-	char path[PATH_MAX];         /* a prefix of dir, for the call in flight */
-	char name[NAMES_FILE_MAX + 1];
+enum {
+	SUFFIX_MAX = 1000000, SUFFIX_DIGITS_MAX = 7,
+	TOGETHER_BYTES_MAX = 1 << 20, /* a file up to this size is synced in a round */
 };
 
 static void step(struct publish *p);
+static void round_next(struct exporter *x);
 
 /* --- the path --------------------------------------------------------------------------------- */
 
@@ -112,7 +85,7 @@ static void emqx_buckets(const struct transfer *t, char ret[48])
 static void find_ends(struct publish *p)
 {
 	p->dirs_count = 0;
-	for (uint32_t i = 0; p->dir[i] && p->dirs_count < DIRS_MAX - 1; i++) {
+	for (uint32_t i = 0; p->dir[i] && p->dirs_count < EXPORT_DIRS_MAX - 1; i++) {
 		if (p->dir[i] == '/')
 			p->ends[p->dirs_count++] = i;
 	}
@@ -134,7 +107,7 @@ static void make_path(struct publish *p)
 		names_escape_id(t->fileid, t->fileid_bytes, file);
 	}
 	/* In EMQX's layout a name may begin with a dot, but not be the manifest's. */
-	if (!buckets[0] || strcmp(p->name, MANIFEST) == 0)
+	if (!buckets[0] || strcmp(p->name, EXPORT_MANIFEST) == 0)
 		names_escape_file(t->meta.name, strlen(t->meta.name), p->name);
 	if (p->suffix > 1)
 		snprintf(suffix, sizeof(suffix), "~%u", p->suffix);
@@ -169,14 +142,6 @@ static void adopt_path(struct publish *p)
 	find_ends(p);
 }
 
-/* The prefix of dir that is its idx-th directory, into path. */
-static const char *dir_at(struct publish *p, uint32_t idx)
-{
-	memcpy(p->path, p->dir, p->ends[idx]);
-	p->path[p->ends[idx]] = 0;
-	return p->path;
-}
-
 static int set_exported_path(struct publish *p)
 {
 	char *path = NULL;
@@ -187,50 +152,23 @@ static int set_exported_path(struct publish *p)
 	return 0;
 }
 
-/* --- directories known to be durable ---------------------------------------------------------- */
-
-static uint64_t *synced_slot(struct publish *p, uint32_t idx, uint64_t *ret_hash)
-{
-	struct uploads *u = p->t->u;
-	*ret_hash = XXH3_64bits(p->dir, p->ends[idx]) | 1;
-	return u->synced_dirs ? &u->synced_dirs[*ret_hash % SYNCED_SLOTS] : NULL;
-}
-
-static bool is_synced(struct publish *p, uint32_t idx)
-{
-	uint64_t hash;
-	const uint64_t *slot = synced_slot(p, idx, &hash);
-	return slot && *slot == hash;
-}
-
-static void set_synced(struct publish *p, uint32_t idx, bool synced)
-{
-	uint64_t hash;
-	struct uploads *u = p->t->u;
-	if (!u->synced_dirs)
-		u->synced_dirs = calloc(SYNCED_SLOTS, sizeof(*u->synced_dirs));
-	uint64_t *slot = synced_slot(p, idx, &hash);
-	if (slot && (synced || *slot == hash))
-		*slot = synced ? hash : 0;
-}
-
 /* --- the end ---------------------------------------------------------------------------------- */
 
-static void start_next(struct uploads *u)
+static void start_next(struct exporter *x)
 {
-	if (u->starting)
+	if (x->starting)
 		return; /* one that fails at once ends in here: the loop goes on with the next */
-	u->starting = true;
-	while (u->publish_queue && u->publishing < u->conf->export.parallel_max) {
-		struct publish *p = u->publish_queue;
-		u->publish_queue = p->next;
-		if (!u->publish_queue)
-			u->publish_queue_tail = &u->publish_queue;
+	x->starting = true;
+	while (x->queue && x->count < x->u->conf->export.parallel_max) {
+		struct publish *p = x->queue;
+		x->queue = p->next;
+		if (!x->queue)
+			x->queue_tail = &x->queue;
 		p->next = NULL;
-		u->publishing++;
+		x->count++;
 		step(p);
 	}
-	u->starting = false;
+	x->starting = false;
 }
 
 /* What a failed publish made goes again; blocking calls, on a path that is rare. */
@@ -238,9 +176,10 @@ static void undo(struct publish *p)
 {
 	struct transfer *t = p->t;
 	struct store *store = t->u->store;
-	char manifest[PATH_MAX + 32];
+	char manifest[EXPORT_DIR_MAX + sizeof("/" EXPORT_MANIFEST)];
 	if (p->renamed) {
-		int err = sys_renameat2(p->dir_fd, p->name, store->staging_fd, t->staging, RENAME_NOREPLACE);
+		int err = sys_renameat2(store->export_fd, t->exported.path, store->staging_fd, t->staging,
+			RENAME_NOREPLACE);
 		if (err) {
 			log_error("a file stays in the export directory that was not acknowledged",
 				LZ("path", t->exported.path), LE("error", err), NULL);
@@ -249,7 +188,7 @@ static void undo(struct publish *p)
 		}
 		t->staging_exists = true;
 	}
-	snprintf(manifest, sizeof(manifest), "%s/%s", p->dir, MANIFEST);
+	snprintf(manifest, sizeof(manifest), "%s/%s", p->dir, EXPORT_MANIFEST);
 	if (p->made_dir) {
 		(void)sys_unlinkat(store->export_fd, manifest, 0);
 		(void)sys_unlinkat(store->export_fd, p->dir, AT_REMOVEDIR);
@@ -259,83 +198,81 @@ static void undo(struct publish *p)
 static void publish_end(struct publish *p, int err)
 {
 	struct transfer *t = p->t;
-	struct uploads *u = t->u;
+	struct exporter *x = t->u->exporter;
 	if (err && t->is_published)
 		p->lost = true; /* the record may stand: the file stays in the export directory */
 	else if (err)
 		undo(p);
 	else
 		t->staging_exists = false;
-	if (p->dir_fd >= 0)
-		sys_close(p->dir_fd);
-	if (p->parent_fd >= 0)
-		sys_close(p->parent_fd);
-	if (p->manifest_fd >= 0)
-		sys_close(p->manifest_fd);
 	if (p->fd_counted)
 		staging_put(t);
 	if (p->lost) {
 		transfer_uncover(t, 0, UINT64_MAX);
 		staging_abandon(t);
 	}
-	free(p->manifest);
 	free(p);
 	t->publish = NULL;
-	u->publishing--;
+	x->count--;
 	transfer_on_published(t, err);
 	transfer_unpin(t);
-	start_next(u);
+	start_next(x);
 }
 
 /* --- manifest --------------------------------------------------------------------------------- */
 
-static int manifest_make(struct publish *p)
+int export_manifest(const struct transfer *t, char **ret, size_t *ret_bytes)
 {
-	const struct transfer *t = p->t;
 	size_t meta_bytes;
-	char *meta = meta_to_json(&t->meta, &meta_bytes);
+	char *meta = meta_to_json(&t->meta, &meta_bytes), *text = NULL;
 	struct answer_manifest m = {.clientid = t->clientid, .clientid_bytes = t->clientid_bytes,
 		.fileid = t->fileid, .fileid_bytes = t->fileid_bytes, .generation = t->generation,
 		.name = t->meta.name, .path = t->exported.path, .size = t->exported.size,
 		.sha256 = t->exported.digest, .meta_json = meta, .user_data = t->meta.user_data,
 		.opened_at_ms = t->opened_at_ms, .exported_at_ms = sys_wall_ms()};
 	if (meta)
-		p->manifest = answer_manifest_to_json(&m, &p->manifest_bytes);
+		text = answer_manifest_to_json(&m, ret_bytes);
 	free(meta);
-	return p->manifest ? 0 : -ENOMEM;
+	if (!text)
+		return -ENOMEM;
+	*ret = text;
+	return 0;
 }
 
 /* Was this manifest written by this publish, before a restart? It is ours up to the time of export,
  * or up to where it was cut off; after a power cut, zeros are where its bytes had not reached the
  * disk. */
-static bool manifest_is_ours(struct publish *p, int fd)
+static bool manifest_is_ours(const struct publish *p, int fd)
 {
-	char *last = NULL, *there = manifest_make(p) == 0 ? malloc(p->manifest_bytes) : NULL;
+	char *ours, *last = NULL;
+	size_t bytes;
 	bool is_ours = false;
+	if (export_manifest(p->t, &ours, &bytes) < 0)
+		return false;
+	char *there = malloc(bytes);
 	if (there) {
-		int64_t got = sys_pread(fd, there, p->manifest_bytes, 0);
-		for (char *at = p->manifest; (at = strstr(at, "\"exported_at\"")); at++)
+		int64_t got = sys_pread(fd, there, bytes, 0);
+		for (char *at = ours; (at = strstr(at, "\"exported_at\"")); at++)
 			last = at;
-		size_t same = last ? (size_t)(last - p->manifest) : 0;
+		size_t same = last ? (size_t)(last - ours) : 0;
 		if (got >= 0 && (size_t)got < same)
 			same = (size_t)got;
 		is_ours = got >= 0;
 		for (size_t i = 0; is_ours && i < same; i++)
-			is_ours = there[i] == p->manifest[i] || there[i] == 0;
+			is_ours = there[i] == ours[i] || there[i] == 0;
 	}
 	free(there);
-	free(p->manifest);
-	p->manifest = NULL;
+	free(ours);
 	return is_ours;
 }
 
 /* After a restart: takes away what this publish had made before its file was renamed. A directory
  * that is another export's stays: making ours meets it, and takes the next suffix. */
-static void undo_before_restart(struct publish *p)
+static void undo_before_restart(const struct publish *p)
 {
-	struct store *store = p->t->u->store;
-	char manifest[PATH_MAX + 32];
-	snprintf(manifest, sizeof(manifest), "%s/%s", p->dir, MANIFEST);
+	const struct store *store = p->t->u->store;
+	char manifest[EXPORT_DIR_MAX + sizeof("/" EXPORT_MANIFEST)];
+	snprintf(manifest, sizeof(manifest), "%s/%s", p->dir, EXPORT_MANIFEST);
 	int fd = sys_openat(store->export_fd, manifest, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
 	if (fd >= 0) {
 		if (manifest_is_ours(p, fd))
@@ -343,6 +280,67 @@ static void undo_before_restart(struct publish *p)
 		sys_close(fd);
 	}
 	(void)sys_unlinkat(store->export_fd, p->dir, AT_REMOVEDIR);
+}
+
+/* --- rounds ----------------------------------------------------------------------------------- */
+
+/* Puts a publish into the next round. */
+static void round_join(struct publish *p, enum publish_state stage)
+{
+	struct exporter *x = p->t->u->exporter;
+	p->state = stage;
+	p->next = NULL;
+	*x->waiting_tail = p;
+	x->waiting_tail = &p->next;
+	round_next(x);
+}
+
+/* The next round begins at the end of the turn, with all that came in it. */
+static void round_next(struct exporter *x)
+{
+	if (x->waiting && !x->round && op_is_idle(&x->kick_op))
+		ring_post(x->u->rt->ring, &x->kick_op);
+}
+
+static void sync_alone(struct publish *p);
+
+static void on_kick(struct op *op)
+{
+	struct exporter *x = container_of(op, struct exporter, kick_op);
+	struct publish *all = x->waiting, **tail = &x->round;
+	if (x->round)
+		return; /* when that ends */
+	/* Of many that are under way, more will be there for the next rounds. */
+	x->is_together = x->count >= EXPORT_TOGETHER_MIN && !x->has_fs_failed;
+	x->waiting = NULL;
+	x->waiting_tail = &x->waiting;
+	while (all) {
+		struct publish *p = all;
+		all = p->next;
+		p->next = NULL;
+		if (p->state == PUBLISH_SYNC && !x->is_together) {
+			sync_alone(p);
+		} else {
+			*tail = p;
+			tail = &p->next;
+		}
+	}
+	if (x->round)
+		ring_call(x->u->rt->ring, &x->round_op, RING_PUBLISH, export_round);
+}
+
+static void on_round(struct op *op)
+{
+	struct exporter *x = container_of(op, struct exporter, round_op);
+	struct publish *all = x->round;
+	while (all) {
+		struct publish *p = all;
+		all = p->next;
+		p->next = NULL;
+		step(p);
+	}
+	x->round = NULL; /* until here it kept another one from beginning */
+	round_next(x);
 }
 
 /* --- the switch ------------------------------------------------------------------------------- */
@@ -387,106 +385,50 @@ static void record_published(struct publish *p)
 	journal_wait(t->u->rt->journal, &t->waiter, JOURNAL_SYNCED);
 }
 
-static int apply_owner(const struct publish *p)
-{
-	const struct transfer *t = p->t;
-	const struct store *store = t->u->store;
-	int err = store->group == UINT32_MAX ? 0 : sys_fchown_group(t->fd, store->group);
-	return err ? err : sys_fchmod(t->fd, t->u->conf->export.file_mode);
-}
-
-static void open_dir(struct publish *p)
-{
-	p->state = PUBLISH_OPEN_DIR;
-	ring_openat(p->t->u->rt->ring, &p->op, p->t->u->store->export_fd, p->dir, O_RDONLY | O_DIRECTORY, 0);
-}
-
-static void make_dir(struct publish *p)
+/* The file is durable. If the publish fails further on, all of it is there still, also after a
+ * power cut. */
+static void record_synced(struct publish *p)
 {
 	struct transfer *t = p->t;
-	struct ring *ring = t->u->rt->ring;
-	if (p->dir_idx + 1 < p->dirs_count) {
-		p->state = PUBLISH_PARENTS;
-		ring_mkdirat(ring, &p->op, t->u->store->export_fd, dir_at(p, p->dir_idx),
-			t->u->conf->export.dir_mode);
-	} else {
-		p->state = PUBLISH_DIR;
-		ring_mkdirat(ring, &p->op, t->u->store->export_fd, p->dir, t->u->conf->export.dir_mode);
-	}
-}
-
-static void rename_file(struct publish *p)
-{
-	struct transfer *t = p->t;
-	p->state = PUBLISH_RENAME;
-	ring_renameat2(t->u->rt->ring, &p->op, t->u->store->staging_fd, t->staging, p->dir_fd, p->name,
-		RENAME_NOREPLACE);
-}
-
-static void sync_dir(struct publish *p)
-{
-	p->state = PUBLISH_SYNC_DIR;
-	ring_fsync(p->t->u->rt->ring, &p->op, p->dir_fd);
-}
-
-/* All directories above are durable. After a restart the file may be in its place already. */
-static void on_parents_synced(struct publish *p)
-{
-	if (p->renamed)
-		sync_dir(p);
-	else
-		rename_file(p);
-}
-
-/* Syncs the next directory above that is not known to be durable, from the new one's parent up to
- * the root. */
-static void sync_parent(struct publish *p)
-{
-	struct transfer *t = p->t;
-	while (p->dir_idx > 0 && p->dir_idx + 1 < p->dirs_count && is_synced(p, p->dir_idx))
-		p->dir_idx--;
-	if (p->dir_idx == 0) {
-		/* The first directory's own entry lies in the root. */
-		if (is_synced(p, 0) && p->dirs_count > 1) {
-			on_parents_synced(p);
-			return;
-		}
-		p->state = PUBLISH_SYNC_PARENT;
-		ring_fsync(t->u->rt->ring, &p->op, t->u->store->export_fd);
-		return;
-	}
-	p->state = PUBLISH_OPEN_PARENT;
-	ring_openat(t->u->rt->ring, &p->op, t->u->store->export_fd, dir_at(p, p->dir_idx - 1),
-		O_RDONLY | O_DIRECTORY, 0);
-}
-
-static void write_manifest(struct publish *p)
-{
-	p->state = PUBLISH_WRITE_MANIFEST;
-	ring_write(p->t->u->rt->ring, &p->op, p->manifest_fd, p->manifest + p->manifest_put,
-		(uint32_t)(p->manifest_bytes - p->manifest_put), p->manifest_put);
+	struct record r = {.type = RECORD_SYNCED, .tid = t->tid, .to = t->exported.size};
+	if (transfer_add_synced(t, 0, t->exported.size) == 0)
+		journal_append(t->u->rt->journal, &r);
+	record_path(p);
 }
 
 static void on_file_synced(struct journal_waiter *w, int err)
 {
-	struct transfer *t = container_of(w, struct transfer, waiter);
-	struct record r = {.type = RECORD_SYNCED, .tid = t->tid, .to = t->exported.size};
-	if (err) {
-		publish_end(t->publish, err);
-		return;
-	}
-	/* If the publish fails further on, all of it is there still, also after a power cut. */
-	if (transfer_add_synced(t, 0, t->exported.size) == 0)
-		journal_append(t->u->rt->journal, &r);
-	record_path(t->publish);
+	struct publish *p = container_of(w, struct transfer, waiter)->publish;
+	if (err)
+		publish_end(p, err);
+	else
+		record_synced(p);
+}
+
+static void sync_alone(struct publish *p)
+{
+	struct transfer *t = p->t;
+	p->state = PUBLISH_SYNC_FILE;
+	t->waiter.done = on_file_synced;
+	sync_file(t, &t->waiter, true);
 }
 
 static void sync_content(struct publish *p)
 {
-	struct transfer *t = p->t;
-	p->state = PUBLISH_SYNC;
-	t->waiter.done = on_file_synced;
-	sync_file(t, &t->waiter, true);
+	const struct transfer *t = p->t;
+	if (t->exported.size > TOGETHER_BYTES_MAX || t->is_restored || t->syncing || t->sync_wanted)
+		sync_alone(p);
+	else
+		round_join(p, PUBLISH_SYNC);
+}
+
+static int apply_owner(const struct publish *p, const struct sys_stat *st)
+{
+	const struct transfer *t = p->t;
+	const struct store *store = t->u->store;
+	uint32_t mode = t->u->conf->export.file_mode;
+	int err = store->group == UINT32_MAX ? 0 : sys_fchown_group(t->fd, store->group);
+	return err || st->mode == mode ? err : sys_fchmod(t->fd, mode);
 }
 
 static void begin(struct publish *p)
@@ -495,7 +437,7 @@ static void begin(struct publish *p)
 	struct sys_stat st;
 	int err = sys_fstat(t->fd, &st);
 	if (!err)
-		err = apply_owner(p);
+		err = apply_owner(p, &st);
 	if (err) {
 		publish_end(p, err);
 	} else if (st.size != t->exported.size) {
@@ -508,171 +450,76 @@ static void begin(struct publish *p)
 	}
 }
 
-static void on_dir_made(struct publish *p, int res)
+static void on_synced(struct publish *p)
 {
-	if (res == -EEXIST) {
-		p->suffix = p->suffix < p->t->generation ? p->t->generation : p->suffix + 1;
-		if (p->suffix > SUFFIX_MAX)
-			publish_end(p, -EEXIST);
-		else
-			record_path(p);
+	if (p->err == -EAGAIN) {
+		sync_alone(p);
 		return;
 	}
-	p->made_dir = true;
-	open_dir(p);
+	p->t->entry_synced = true;
+	record_synced(p);
 }
 
-static void on_renamed(struct publish *p, int res)
+static void on_made(struct publish *p)
 {
-	if (res == -EEXIST) {
+	if (p->err != -EEXIST || p->made_dir) {
+		if (p->err)
+			publish_end(p, p->err);
+		else
+			round_join(p, PUBLISH_SHOW);
+		return;
+	}
+	p->suffix = p->suffix < p->t->generation ? p->t->generation : p->suffix + 1;
+	if (p->suffix > SUFFIX_MAX)
+		publish_end(p, -EEXIST);
+	else
+		record_path(p);
+}
+
+static void on_shown(struct publish *p)
+{
+	if (p->err == -EEXIST && !p->renamed) {
 		/* Somebody put a file of that name into our directory: it is theirs now. */
 		p->made_dir = false;
-		sys_close(p->dir_fd);
-		p->dir_fd = -1;
 		p->suffix++;
-		free(p->manifest);
-		p->manifest = NULL;
 		record_path(p);
-		return;
+	} else if (p->err) {
+		publish_end(p, p->err);
+	} else {
+		record_published(p);
 	}
-	p->renamed = true;
-	sync_dir(p);
-}
-
-static void on_manifest_written(struct publish *p, int res)
-{
-	if (res == 0) {
-		publish_end(p, -EIO);
-		return;
-	}
-	p->manifest_put += (size_t)res;
-	if (p->manifest_put < p->manifest_bytes) {
-		write_manifest(p);
-		return;
-	}
-	p->state = PUBLISH_SYNC_MANIFEST;
-	ring_fsync(p->t->u->rt->ring, &p->op, p->manifest_fd);
-}
-
-static void on_parent_synced(struct publish *p)
-{
-	if (p->parent_fd >= 0)
-		sys_close(p->parent_fd);
-	p->parent_fd = -1;
-	if (p->dir_idx + 1 < p->dirs_count)
-		set_synced(p, p->dir_idx, true);
-	if (p->dir_idx == 0) {
-		on_parents_synced(p);
-		return;
-	}
-	p->dir_idx--;
-	sync_parent(p);
-}
-
-static void sync_parents(struct publish *p)
-{
-	p->dir_idx = p->dirs_count - 1;
-	sync_parent(p);
-}
-
-static void on_dir_opened(struct publish *p, int fd)
-{
-	const struct conf *conf = p->t->u->conf;
-	p->dir_fd = fd;
-	int err = conf->export.manifest ? manifest_make(p) : 0;
-	if (err) {
-		publish_end(p, err);
-		return;
-	}
-	if (!conf->export.manifest) {
-		sync_parents(p);
-		return;
-	}
-	p->manifest_put = 0;
-	p->state = PUBLISH_OPEN_MANIFEST;
-	ring_openat(p->t->u->rt->ring, &p->op, p->dir_fd, MANIFEST, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW,
-		conf->export.file_mode);
-}
-
-static void on_manifest_opened(struct publish *p, int fd)
-{
-	const struct store *store = p->t->u->store;
-	p->manifest_fd = fd;
-	if (store->group != UINT32_MAX)
-		(void)sys_fchown_group(fd, store->group);
-	write_manifest(p);
-}
-
-/* Is an error all there is to know? A name that is taken wants more than the end. */
-static bool is_final(const struct publish *p, int res)
-{
-	bool makes_name = p->state == PUBLISH_PARENTS || p->state == PUBLISH_DIR || p->state == PUBLISH_RENAME;
-	return res < 0 && !(makes_name && res == -EEXIST);
 }
 
 static void step(struct publish *p)
 {
 	struct transfer *t = p->t;
-	struct ring *ring = t->u->rt->ring;
-	int res = p->op.res;
-	p->op.res = 0;
-	if (is_final(p, res)) {
-		publish_end(p, res);
-		return;
-	}
 	switch (p->state) {
 	case PUBLISH_QUEUED:
 		begin(p);
 		break;
 	case PUBLISH_UNCOVERED:
 		p->state = PUBLISH_TRUNCATE;
-		ring_ftruncate(ring, &p->op, t->fd, t->exported.size);
+		ring_ftruncate(t->u->rt->ring, &p->op, t->fd, t->exported.size);
 		break;
 	case PUBLISH_TRUNCATE:
-		sync_content(p);
+		if (p->op.res < 0)
+			publish_end(p, p->op.res);
+		else
+			sync_content(p);
 		break;
-	case PUBLISH_SYNC: /* on_file_synced goes on */
+	case PUBLISH_SYNC_FILE: /* on_file_synced goes on */
+		break;
+	case PUBLISH_SYNC:
+		on_synced(p);
 		break;
 	case PUBLISH_RECORD:
-		p->dir_idx = 0;
-		make_dir(p);
+		round_join(p, PUBLISH_MAKE);
 		break;
-	case PUBLISH_PARENTS:
-		if (res == 0)
-			set_synced(p, p->dir_idx, false);
-		p->dir_idx++;
-		make_dir(p);
+	case PUBLISH_MAKE:
+		on_made(p);
 		break;
-	case PUBLISH_DIR:
-		on_dir_made(p, res);
-		break;
-	case PUBLISH_OPEN_DIR:
-		on_dir_opened(p, res);
-		break;
-	case PUBLISH_OPEN_MANIFEST:
-		on_manifest_opened(p, res);
-		break;
-	case PUBLISH_WRITE_MANIFEST:
-		on_manifest_written(p, res);
-		break;
-	case PUBLISH_SYNC_MANIFEST:
-		sys_close(p->manifest_fd);
-		p->manifest_fd = -1;
-		sync_parents(p);
-		break;
-	case PUBLISH_RENAME:
-		on_renamed(p, res);
-		break;
-	case PUBLISH_SYNC_DIR:
-		record_published(p);
-		break;
-	case PUBLISH_OPEN_PARENT:
-		p->parent_fd = res;
-		p->state = PUBLISH_SYNC_PARENT;
-		ring_fsync(ring, &p->op, p->parent_fd);
-		break;
-	case PUBLISH_SYNC_PARENT:
-		on_parent_synced(p);
+	case PUBLISH_SHOW:
+		on_shown(p);
 		break;
 	case PUBLISH_PUBLISHED:
 		publish_end(p, 0);
@@ -687,6 +534,27 @@ static void on_done(struct op *op)
 
 /* --- start ------------------------------------------------------------------------------------ */
 
+struct exporter *export_new(struct uploads *u)
+{
+	struct exporter *x = calloc(1, sizeof(*x));
+	if (!x)
+		return NULL;
+	x->u = u;
+	x->queue_tail = &x->queue;
+	x->waiting_tail = &x->waiting;
+	x->round_op.done = on_round;
+	x->kick_op.done = on_kick;
+	x->fs_fd = sys_openat(u->store->export_fd, ".", O_RDONLY | O_DIRECTORY, 0);
+	return x;
+}
+
+void export_free(struct exporter *x)
+{
+	if (x && x->fs_fd >= 0)
+		sys_close(x->fs_fd);
+	free(x);
+}
+
 static struct publish *publish_new(struct transfer *t)
 {
 	struct publish *p = calloc(1, sizeof(*p));
@@ -694,7 +562,7 @@ static struct publish *publish_new(struct transfer *t)
 		return NULL;
 	p->t = t;
 	p->op.done = on_done;
-	p->dir_fd = p->parent_fd = p->manifest_fd = -1;
+	p->manifest_fd = -1;
 	p->suffix = t->generation;
 	t->publish = p;
 	transfer_pin(t);
@@ -703,11 +571,11 @@ static struct publish *publish_new(struct transfer *t)
 
 static void enqueue(struct publish *p)
 {
-	struct uploads *u = p->t->u;
+	struct exporter *x = p->t->u->exporter;
 	p->state = PUBLISH_QUEUED;
-	*u->publish_queue_tail = p;
-	u->publish_queue_tail = &p->next;
-	start_next(u);
+	*x->queue_tail = p;
+	x->queue_tail = &p->next;
+	start_next(x);
 }
 
 void export_start(struct transfer *t)
@@ -764,10 +632,10 @@ void export_resume(struct transfer *t)
 		return;
 	}
 	t->staging_exists = false;
-	t->u->publishing++;
-	if (has_final && (p->dir_fd = sys_openat(store->export_fd, p->dir, O_RDONLY | O_DIRECTORY, 0)) >= 0) {
-		p->renamed = true;
-		sync_parents(p);
+	t->u->exporter->count++;
+	if (has_final) {
+		p->renamed = p->is_resumed = true;
+		round_join(p, PUBLISH_SHOW);
 	} else {
 		record_published(p);
 	}

@@ -180,7 +180,9 @@ static int start(struct server *s)
 static void fit_descriptors(struct server *s)
 {
 	struct conf *conf = &s->conf;
-	uint64_t each = DESCRIPTORS_PER_REACTOR + conf->io.open_files_max + 2ull * conf->io.pipes_max;
+	/* A publish has a staging file and a manifest. */
+	uint64_t each = DESCRIPTORS_PER_REACTOR + conf->io.open_files_max + 2ull * conf->io.pipes_max +
+		2ull * conf->export.parallel_max;
 	uint64_t others = DESCRIPTORS_FIXED + s->count * each;
 	for (uint32_t i = 0; i < s->count; i++)
 		s->peers[i]->keeps_pipes = others <= s->descriptors / 2;

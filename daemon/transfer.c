@@ -91,18 +91,20 @@ struct uploads *uploads_new(struct reactor *rt, struct store *store)
 	struct uploads *u = calloc(1, sizeof(*u));
 	if (!u)
 		return NULL;
+	u->rt = rt;
+	u->conf = rt->conf;
+	u->store = store;
 	u->table = calloc(TABLE_SIZE_MIN, sizeof(struct transfer *));
-	if (!u->table) {
+	u->exporter = export_new(u);
+	if (!u->table || !u->exporter) {
+		export_free(u->exporter);
+		free(u->table);
 		free(u);
 		return NULL;
 	}
 	u->table_size = TABLE_SIZE_MIN;
-	u->rt = rt;
-	u->conf = rt->conf;
-	u->store = store;
 	u->lru_tail = &u->lru;
 	u->memory_tail = &u->memory;
-	u->publish_queue_tail = &u->publish_queue;
 	sync_init_all(u);
 	(void)sys_random(&u->hash_seed, sizeof(u->hash_seed));
 	return u;
@@ -549,6 +551,6 @@ void uploads_free(struct uploads *u)
 		}
 	}
 	free(u->table);
-	free(u->synced_dirs);
+	export_free(u->exporter);
 	free(u);
 }

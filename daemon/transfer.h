@@ -106,6 +106,7 @@ struct transfer {
 	bool staging_exists;     /* a file may be there */
 	bool entry_synced;       /* its directory entry is on the disk */
 	bool broken;             /* it failed to sync: replaced before it is used again */
+	bool is_restored;        /* of before a restart: what syncing its file system says is not all */
 	uint32_t staging_gen;    /* counts files: what was written to an earlier one does not count */
 	struct transfer *lru_next, **lru_pprev; /* idle fds; of an exported one: the memory list */
 	struct op file_op;       /* open, fallocate */
@@ -177,6 +178,7 @@ struct transfer {
 enum { MIDSTATE_BYTES = 64 << 20 };
 
 struct publish;
+struct exporter;
 
 struct uploads {
 	struct reactor *rt;
@@ -189,14 +191,11 @@ struct uploads {
 	uint32_t lru_count;
 	uint32_t exported_count;
 	struct transfer *memory, **memory_tail; /* exported ones in the table, oldest first; linked as lru */
-	uint32_t publishing;
 	uint32_t ended_count;    /* transfers that have ended but are still pinned */
-	struct publish *publish_queue, **publish_queue_tail;
-	bool starting;           /* the queue is being worked off (export.c) */
+	struct exporter *exporter;
 	struct op entry_op;      /* fsync of staging/ (sync.c) */
 	struct transfer *entry_wanted, *entry_running;
 	int entry_err;           /* it failed once: final */
-	uint64_t *synced_dirs;   /* hashes of directories whose entry is durable (export.c) */
 	struct spool *spools_due; /* pulled into in the present turn of a connection (spool.c) */
 	struct transfer *pass;   /* those that got small segments in the present pass (ingest.c) */
 };
@@ -343,6 +342,8 @@ static inline bool transfer_is_held_up(const struct transfer *t)
 void chain_step(struct transfer *t);
 
 /* --- export.c --- */
+struct exporter *export_new(struct uploads *u); /* NULL: out of memory */
+void export_free(struct exporter *x);           /* NULL is fine; idle */
 /* t is PUBLISHING with exported.size and digest set. Ends in transfer_on_published. */
 void export_start(struct transfer *t);
 /* After a restart in the middle of publishing: exported.path is what the journal says was

@@ -627,6 +627,7 @@ void uploads_resume(struct uploads *u)
 			transfer_remember(all[i]);
 			continue;
 		}
+		all[i]->is_restored = true;
 		transfer_touch(all[i]);
 		if (all[i]->seeding)
 			staging_seed(all[i]);

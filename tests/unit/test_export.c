@@ -1,32 +1,44 @@
 /*
  * Publishing, with each of its steps failing once, or being the last one before the daemon is
- * killed.
+ * killed; and many files in the same rounds.
  *
- * For a failure, what a step's completion says is replaced by an error, and what the step had done
- * is taken back. For a kill, the data directory is copied at that moment; the daemon comes to its
- * end, and another one begins with the copy.
+ * The calls of a round are replaced by ones that pass through here. For a failure, what a step says
+ * is replaced by an error, and what the step had done is taken back. For a kill, the data directory
+ * is copied at that moment; the daemon comes to its end, and another one begins with the copy.
  */
 #include "upload_commands.h"
 
 #include <stdint.h>
 #include <sys/stat.h>
+#include "export_impl.h"
 
 enum { BYTES = 100000 };
 
 enum step {
-	FSYNC_FILE, MKDIR_CLIENT, MKDIR_OWN, OPEN_OWN, OPEN_MANIFEST, WRITE_MANIFEST, FSYNC_MANIFEST,
-	OPEN_PARENT, FSYNC_PARENT, FSYNC_ROOT, RENAME, FSYNC_OWN, STEPS,
+	FSYNC_FILE, MKDIR_OWN_TOO_EARLY, MKDIR_CLIENT, MKDIR_OWN, OPEN_MANIFEST, WRITE_MANIFEST, FSYNC_MANIFEST,
+	OPEN_PARENT, FSYNC_PARENT, FSYNC_ROOT, RENAME, OPEN_OWN, FSYNC_OWN, STEPS,
 };
 
-/* The operation of a publish is its first member: its completions pass through here; before them
- * that of the sync of its file. */
+/* The calls of a round pass through here when it is armed; before them the sync of the file. */
 static struct {
 	struct bench *b;
-	void (*done)(struct op *op), (*sync_done)(struct op *op);
+	void (*sync_done)(struct op *op);
+	bool armed;
 	enum step at, fails;
 	bool take_away; /* a consumer takes the file as soon as it appears */
 	bool copies;    /* it does not fail but is the last one before a kill */
 } hook;
+
+/* What the tests of many files look at and change: paths that contain `path` are met. */
+static struct {
+	uint32_t syncfs_count, fsync_count;
+	uint64_t dirty_bytes;
+	int syncfs_res;
+	const char *path;
+	int mkdir_res, open_res;          /* instead of the call; 0: nothing is replaced */
+	uint32_t manifest_fsyncs_fail;    /* so many, from the first */
+	const char *blocks_rename;        /* a file of that path appears before the first rename */
+} many = {.dirty_bytes = UINT64_MAX};
 
 static void run(const char *format, const char *a, const char *b)
 {
@@ -65,9 +77,11 @@ static void take_back(struct bench *b, enum step step, int res)
 	}
 }
 
-static void step_ends(struct op *op)
+static int step_ends(int res)
 {
 	char path[256];
+	if (!hook.armed)
+		return res;
 	if (hook.at == FSYNC_OWN && hook.take_away) {
 		in_export(hook.b, "cam/f1/a", path);
 		cr_assert_eq(unlink(path), 0);
@@ -75,22 +89,85 @@ static void step_ends(struct op *op)
 	if (hook.at == hook.fails && hook.copies) {
 		run("cp -a '%s' '%s.copy'", hook.b->dir, hook.b->dir);
 	} else if (hook.at == hook.fails) {
-		cr_assert_geq(op->res, 0);
-		take_back(hook.b, hook.at, op->res);
-		op->res = -EIO;
+		cr_assert(hook.at == MKDIR_OWN_TOO_EARLY ? res == -ENOENT : res >= 0);
+		take_back(hook.b, hook.at, res);
+		res = -EIO;
 	}
 	hook.at++;
+	return res;
 }
 
-static void on_step(struct op *op)
+static int hooked_mkdirat(int dir_fd, const char *path, uint32_t mode)
 {
-	step_ends(op);
-	hook.done(op);
+	if (many.path && strstr(path, many.path) && many.mkdir_res)
+		return many.mkdir_res;
+	return step_ends(sys_mkdirat(dir_fd, path, mode));
 }
+
+static int hooked_openat(int dir_fd, const char *path, int flags, uint32_t mode)
+{
+	if (many.path && strstr(path, many.path) && many.open_res)
+		return many.open_res;
+	return step_ends(sys_openat(dir_fd, path, flags, mode));
+}
+
+static int hooked_pwrite(int fd, const void *buf, size_t len, uint64_t off)
+{
+	return step_ends(sys_pwrite(fd, buf, len, off));
+}
+
+static int hooked_fsync(int fd)
+{
+	struct sys_stat st;
+	many.fsync_count++;
+	if (many.manifest_fsyncs_fail && sys_fstat(fd, &st) == 0 && st.is_regular) {
+		many.manifest_fsyncs_fail--;
+		return -EIO;
+	}
+	return step_ends(sys_fsync(fd));
+}
+
+static int hooked_syncfs(int fd)
+{
+	many.syncfs_count++;
+	return many.syncfs_res ? many.syncfs_res : sys_syncfs(fd);
+}
+
+static uint64_t hooked_dirty_bytes(void)
+{
+	return many.dirty_bytes;
+}
+
+static int hooked_renameat2(int from_dir, const char *from, int to_dir, const char *to, uint32_t flags)
+{
+	if (many.blocks_rename && strcmp(to, many.blocks_rename) == 0) {
+		int fd = sys_openat(to_dir, to, O_WRONLY | O_CREAT | O_EXCL, 0644);
+		cr_assert_geq(fd, 0);
+		sys_close(fd);
+		many.blocks_rename = NULL;
+	}
+	return step_ends(sys_renameat2(from_dir, from, to_dir, to, flags));
+}
+
+#define sys_mkdirat hooked_mkdirat
+#define sys_openat hooked_openat
+#define sys_pwrite hooked_pwrite
+#define sys_fsync hooked_fsync
+#define sys_syncfs hooked_syncfs
+#define sys_dirty_bytes hooked_dirty_bytes
+#define sys_renameat2 hooked_renameat2
+#include "export_round.c"
+#undef sys_mkdirat
+#undef sys_openat
+#undef sys_pwrite
+#undef sys_fsync
+#undef sys_syncfs
+#undef sys_dirty_bytes
+#undef sys_renameat2
 
 static void on_sync(struct op *op)
 {
-	step_ends(op);
+	op->res = step_ends(op->res);
 	op->done = hook.sync_done;
 	op->done(op);
 }
@@ -101,18 +178,13 @@ static struct caught do_fin_hooked(struct bench *b, uint64_t size)
 	struct filecmd cmd = {.verb = FILECMD_FIN, .size = size};
 	struct transfer *t = transfer_find(b->rt.uploads, &ID);
 	upload_fin(b->rt.uploads, &ID, &cmd, reply_for(&c));
-	for (int i = 0; i < 2000 && !t->publish; i++) {
-		cr_assert_not(c.done);
-		turn(b);
-	}
-	struct op *op = (struct op *)t->publish;
 	hook.b = b;
 	hook.at = FSYNC_FILE;
-	hook.done = op->done;
-	op->done = on_step;
 	hook.sync_done = t->sync_op.done;
+	hook.armed = true;
 	t->sync_op.done = on_sync;
 	settle(b);
+	hook.armed = false;
 	cr_assert(c.done);
 	return c;
 }
@@ -387,14 +459,14 @@ Test(export, a_queue_of_failures_is_a_loop)
 	/* All places are taken until the last one comes; neither fchmod nor anything else works on
 	 * these descriptors. */
 	int path_only = open("/", O_PATH);
-	b.rt.uploads->publishing = b.conf.export.parallel_max;
+	b.rt.uploads->exporter->count = b.conf.export.parallel_max;
 	for (int i = 0; i < MANY; i++) {
 		struct reply *rp = reply_for(&c[i]);
 		struct transfer *t = transfer_find(b.rt.uploads, &ids[i]);
 		c[i].ended = note_stack;
 		upload_fin(b.rt.uploads, &ids[i], &cmd, rp);
 		if (i == MANY - 1)
-			b.rt.uploads->publishing = 0;
+			b.rt.uploads->exporter->count = 0;
 		for (int k = 0; k < 2000 && !t->publish && !c[i].done; k++)
 			turn(&b);
 		if (i < MANY - 1)
@@ -408,4 +480,235 @@ Test(export, a_queue_of_failures_is_a_loop)
 	cr_assert_lt(stack.highest - stack.lowest, 4096, "%zu", (size_t)(stack.highest - stack.lowest));
 	close(path_only);
 	bench_fini(&b);
+}
+
+/* --- many together ---------------------------------------------------------------------------- */
+
+enum { FILES = 24, FILE_BYTES = 3000 };
+
+struct fleet {
+	struct bench b;
+	struct upload_id ids[FILES];
+	char names[FILES][8];
+	struct caught c[FILES];
+};
+
+static void fleet_send(struct fleet *f, int i)
+{
+	struct caught init, segment;
+	struct filecmd cmd = segment_cmd(0);
+	struct buf *buf = bufs_take(f->b.rt.bufs);
+	uint8_t *data = noise(FILE_BYTES, 100 + (uint32_t)i);
+	snprintf(f->names[i], sizeof(f->names[i]), "n%02d", i);
+	f->ids[i] = (struct upload_id){"cam", 3, f->names[i], (uint32_t)strlen(f->names[i])};
+	static const char json[] = "{\"name\":\"a\",\"size\":3000}";
+	upload_init(f->b.rt.uploads, &f->ids[i], json, sizeof(json) - 1, reply_for(&init));
+	memcpy(buf->data, data, FILE_BYTES);
+	ingest_small(f->b.rt.uploads, &f->ids[i], &cmd, buf, buf->data, FILE_BYTES, reply_for(&segment));
+	ingest_flush(f->b.rt.uploads);
+	buf_unref(buf);
+	free(data);
+	settle(&f->b);
+	assert_ok(init);
+	assert_ok(segment);
+}
+
+/* All fins in one turn. */
+static void fleet_fin(struct fleet *f)
+{
+	struct filecmd cmd = {.verb = FILECMD_FIN, .size = FILE_BYTES};
+	for (int i = 0; i < FILES; i++)
+		upload_fin(f->b.rt.uploads, &f->ids[i], &cmd, reply_for(&f->c[i]));
+	settle(&f->b);
+	for (int i = 0; i < FILES; i++)
+		cr_assert(f->c[i].done);
+}
+
+static void fleet_begin(struct fleet *f)
+{
+	bench_init(&f->b);
+	for (int i = 0; i < FILES; i++)
+		fleet_send(f, i);
+	many.fsync_count = many.syncfs_count = 0;
+}
+
+static void fleet_check(struct fleet *f, int i, const char *suffix)
+{
+	char path[64];
+	struct sys_stat st;
+	uint8_t *data = noise(FILE_BYTES, 100 + (uint32_t)i);
+	assert_ok(f->c[i]);
+	snprintf(path, sizeof(path), "cam/n%02d%s/a", i, suffix);
+	assert_file(&f->b, path, data, FILE_BYTES);
+	cr_assert_eq(sys_stat_at(f->b.rt.store->export_fd, path, &st), 0);
+	cr_assert_eq(st.mode, 0640);
+	free(data);
+}
+
+/* All but one, which the caller looks at. */
+static void fleet_check_but(struct fleet *f, int other)
+{
+	for (int i = 0; i < FILES; i++) {
+		if (i != other)
+			fleet_check(f, i, "");
+	}
+}
+
+static void fleet_end(struct fleet *f)
+{
+	cr_assert_eq(staging_count(&f->b), 0);
+	cr_assert_eq(count_found(&f->b, "-type f -name .manifest.json"), FILES);
+	bench_restart(&f->b);
+	for (int i = 0; i < FILES; i++)
+		cr_assert_eq(transfer_find(f->b.rt.uploads, &f->ids[i])->state, TRANSFER_EXPORTED);
+	bench_fini(&f->b);
+}
+
+Test(export, many_become_durable_together)
+{
+	struct fleet f;
+	many.dirty_bytes = 0;
+	fleet_begin(&f);
+	fleet_fin(&f);
+	fleet_check_but(&f, -1);
+	cr_assert_eq(many.fsync_count, 0);
+	cr_assert_geq(many.syncfs_count, 3, "for each of the stages");
+	cr_assert_leq(many.syncfs_count, 12, "%u for %u files", many.syncfs_count, FILES);
+	fleet_end(&f);
+}
+
+Test(export, where_much_is_dirty_each_is_synced_by_itself)
+{
+	struct fleet f;
+	fleet_begin(&f);
+	fleet_fin(&f);
+	fleet_check_but(&f, -1);
+	cr_assert_eq(many.syncfs_count, 0);
+	cr_assert_geq(many.fsync_count, 2 * FILES, "manifests and directories");
+	fleet_end(&f);
+}
+
+/* The file system says once that something was lost: it is not asked again, and each file answers
+ * for itself. */
+Test(export, a_sync_of_all_that_fails_is_followed_by_one_of_each)
+{
+	struct fleet f;
+	many.dirty_bytes = 0;
+	many.syncfs_res = -EIO;
+	fleet_begin(&f);
+	many.manifest_fsyncs_fail = 1;
+	fleet_fin(&f);
+	cr_assert_eq(many.syncfs_count, 1);
+	cr_assert_geq(many.fsync_count, 2 * FILES);
+	int failed = -1;
+	for (int i = 0; i < FILES; i++) {
+		if (f.c[i].o.reason == 0)
+			continue;
+		cr_assert_eq(failed, -1, "%d fails like %d", i, failed);
+		assert_fails(f.c[i], 0x80, "io_error");
+		failed = i;
+	}
+	cr_assert_neq(failed, -1);
+	fleet_check_but(&f, failed);
+	cr_assert_eq(count_found(&f.b, "-type f -name .manifest.json"), FILES - 1);
+	fleet_fin(&f);
+	fleet_check_but(&f, -1);
+	cr_assert_eq(many.syncfs_count, 1);
+	fleet_end(&f);
+}
+
+/* Both ways to make them durable. */
+static void with_both(void (*test)(void))
+{
+	for (int i = 0; i < 2; i++) {
+		many.dirty_bytes = i ? UINT64_MAX : 0;
+		test();
+		many.path = NULL;
+		many.mkdir_res = many.open_res = 0;
+	}
+}
+
+static void one_name_is_taken(void)
+{
+	struct fleet f;
+	char path[256];
+	fleet_begin(&f);
+	in_export(&f.b, "cam", path);
+	cr_assert_eq(mkdir(path, 0755), 0);
+	in_export(&f.b, "cam/n05", path);
+	cr_assert_eq(mkdir(path, 0755), 0);
+	fleet_fin(&f);
+	fleet_check_but(&f, 5);
+	fleet_check(&f, 5, "~2");
+	cr_assert_eq(count_found(&f.b, "-type d -empty"), 1, "somebody else's stays");
+	fleet_end(&f);
+}
+
+Test(export, among_many_one_name_is_taken)
+{
+	with_both(one_name_is_taken);
+}
+
+static void one_rename_is_blocked(void)
+{
+	struct fleet f;
+	fleet_begin(&f);
+	many.blocks_rename = "cam/n07/a";
+	fleet_fin(&f);
+	cr_assert_null(many.blocks_rename);
+	fleet_check_but(&f, 7);
+	fleet_check(&f, 7, "~2");
+	assert_file(&f.b, "cam/n07/a", (const uint8_t *)"", 0);
+	run("rm -r '%s/export/cam/n07'%s", f.b.dir, "");
+	fleet_end(&f);
+}
+
+Test(export, among_many_one_rename_is_blocked)
+{
+	with_both(one_rename_is_blocked);
+}
+
+static void one_fails(void)
+{
+	struct fleet f;
+	for (int i = 0; i < 2; i++) {
+		fleet_begin(&f);
+		many.path = i ? "n09/.manifest" : "n09";
+		many.mkdir_res = i ? 0 : -ENOSPC;
+		many.open_res = i ? -ENOSPC : 0;
+		fleet_fin(&f);
+		assert_fails(f.c[9], 0x97, "enospc");
+		fleet_check_but(&f, 9);
+		cr_assert_eq(count_found(&f.b, "-name 'n09*'"), 0);
+		many.path = NULL;
+		fleet_fin(&f);
+		fleet_check_but(&f, -1);
+		fleet_end(&f);
+	}
+}
+
+Test(export, among_many_one_fails)
+{
+	with_both(one_fails);
+}
+
+/* The directory of the client, known to be durable, is taken away with all that was in it. */
+static void the_clients_directory_goes(void)
+{
+	struct fleet f;
+	fleet_begin(&f);
+	fleet_fin(&f);
+	run("rm -r '%s/export/cam'%s", f.b.dir, "");
+	const struct upload_id id = {"cam", 3, "f1", 2};
+	assert_ok(do_init(&f.b, "{\"name\":\"b\"}"));
+	assert_ok(do_small(&f.b, 0, "again", 5));
+	assert_ok(do_fin(&f.b, 5, NULL));
+	cr_assert_eq(transfer_find(f.b.rt.uploads, &id)->state, TRANSFER_EXPORTED);
+	assert_file(&f.b, "cam/f1/b", (const uint8_t *)"again", 5);
+	bench_fini(&f.b);
+}
+
+Test(export, a_directory_known_to_be_durable_is_made_again)
+{
+	with_both(the_clients_directory_goes);
 }
