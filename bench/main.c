@@ -7,6 +7,7 @@
 #include "floor.h"
 #include "idle.h"
 #include "ingest.h"
+#include "lanes.h"
 #include "loop.h"
 #include "put.h"
 
@@ -23,6 +24,7 @@ static const struct subcommand subcommands[] = {
 	{"put", "the same bytes as HTTP PUTs, or as a connection per file", put_main},
 	{"idle", "what connections cost that only stay alive", idle_main},
 	{"ping", "how long a PINGREQ waits for its answer", ping_main},
+	{"sha256", "what hashing costs here, beside OpenSSL's", lanes_main},
 };
 
 enum { SUBCOMMANDS_COUNT = sizeof(subcommands) / sizeof(subcommands[0]) };

@@ -22,7 +22,7 @@
 
 /* ---- lanes ---- */
 
-enum { TURN_BLOCKS = 32 };
+enum { TURN_BLOCKS = 64 };
 
 /* Whole blocks of one lane, on their way through a kernel. */
 struct slot {

@@ -38,7 +38,7 @@ void sha256_update_lanes(struct sha256_lane *lanes, size_t lanes_count);
 void sha256_digest(const struct sha256 *s, uint8_t ret_digest[SHA256_DIGEST_BYTES]);
 /* Takes up a midstate. bytes must be a multiple of 64: asserted. */
 void sha256_resume(struct sha256 *s, const uint32_t h[8], uint64_t bytes);
-/* Measures which implementations are the fastest here, for each number of lanes: about 2 ms, on a
+/* Measures which implementations are the fastest here, for each number of lanes: about 6 ms, on a
  * clock that is handed in. Without this call they are chosen by CPUID and experience alone. Not
  * while another thread hashes. */
 void sha256_calibrate(uint64_t (*now_ns)(void));

@@ -155,6 +155,23 @@ def test_same_seed_is_a_replay(t):
     yes(other["bytes"] != first["bytes"], "another seed makes other files")
 
 
+def test_sha256(t):
+    done = t.run(t.tool("sluice-bench"), "sha256", "--json")
+    eq(done.returncode, 0, f"exit status; it said: {done.stderr}")
+    result = json.loads(done.stdout)
+    eq(result["runs"], 7)
+    streams = {(s["name"], s["streams"]) for s in result["subjects"]}
+    yes({("portable", 1), ("wolfssl", 1), ("lanes", 1), ("lanes", 16)} <= streams, streams)
+    eq(("openssl", 1) in streams, result["openssl"])
+    for subject in result["subjects"]:
+        yes(subject["gb_per_cpu_second"] > 0, subject)
+        eq("to_openssl" in subject, result["openssl"])
+    for wrong in (("--runs", "6"), ("--runs", "x"), ("--runs",), ("--lanes",)):
+        done = t.run(t.tool("sluice-bench"), "sha256", *wrong)
+        eq(done.returncode, 2, f"{wrong}")
+        yes(done.stderr.startswith("sluice-bench: "), done.stderr)
+
+
 def test_comparison_finds_damage(t):
     d = t.daemon()
     options = ("--seed", 9, "--files", 4, "--size", "1100K", "--connections", 1)
