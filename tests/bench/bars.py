@@ -29,13 +29,14 @@ def floor_cpu(reports):
     return pick(reports, "cpu_seconds_per_gb")
 
 
-def daemon_against_floor(lab, volume, modes, load, checksum="none", warm_up=True):
+def daemon_against_floor(lab, volume, modes, load, checksum="none", warm_up=True,
+                         bytes_expected=5 << 29):
     """Rounds of the daemon and of floors under one load: name → reports."""
     daemon = Daemon(lab, volume)
     try:
         sides = {mode: (lambda mode=mode: lab.floor(volume, mode, *load)) for mode in modes}
         sides["daemon"] = lambda: daemon.ingest("--checksum", checksum, *load)
-        return lab.rounds(volume, sides, warm_up)
+        return lab.rounds(volume, sides, warm_up, bytes_expected)
     finally:
         daemon.close()
 
@@ -159,7 +160,8 @@ def small(lab):
     daemon = Daemon(lab, volume)
     try:
         found = lab.rounds(volume, {"mosquitto": lambda: broker.publish(*load),
-                                    "daemon": lambda: daemon.ingest(*load)})
+                                    "daemon": lambda: daemon.ingest(*load)},
+                           bytes_expected=1 << 29)
     finally:
         daemon.close()
         broker.close()
@@ -207,7 +209,7 @@ def many_files(lab):
             "loop": lambda: lab.tool("loop", "--files", 1000, "--dir", path, "--no-dir-sync",
                                      *size),
             "loop+dir": lambda: lab.tool("loop", "--files", 1000, "--dir", path, *size)}
-        found = lab.rounds(volume, sides)
+        found = lab.rounds(volume, sides, bytes_expected=1 << 29)
     finally:
         daemon.close()
     rate = [r["files"] / r["seconds"] for r in found["daemon"]]

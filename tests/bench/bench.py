@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -103,6 +104,8 @@ def main():
                 print(f"{group:<7} {name:<14} {(case.__doc__ or '').strip()}")
         return 0
     cases = chosen(arguments.cases or ["bars"])
+    # So that what is mounted and running ends with us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # A user's PATH may lack what mkfs and the servers lie in.
     os.environ["PATH"] = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
     lab = Lab(arguments.build, arguments.work or Path(arguments.build) / "bench", RUNS,

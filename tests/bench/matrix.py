@@ -20,7 +20,8 @@ def cell(lab, volume, segment, connections, checksum):
     load = ("--connections", connections, "--files", files, "--size", f"{size_kib}K", "--segment",
             segment)
     mode = "splice" if checksum == "none" else "splice+sha"
-    return daemon_against_floor(lab, volume, (mode,), load, checksum, warm_up=False), mode
+    return daemon_against_floor(lab, volume, (mode,), load, checksum, warm_up=False,
+                                bytes_expected=3 * total_kib << 9), mode
 
 
 def row_of(kind):
