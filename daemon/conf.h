@@ -12,6 +12,7 @@
 
 enum conf_durability { CONF_CRASH, CONF_POWER };
 enum conf_prealloc { CONF_RESERVE, CONF_SPARSE };
+enum conf_digest { CONF_DIGEST_ALWAYS, CONF_DIGEST_ASKED };
 enum conf_layout { CONF_LAYOUT_PLAIN, CONF_LAYOUT_EMQX };
 enum conf_log_level { CONF_LOG_ERROR, CONF_LOG_WARN, CONF_LOG_INFO, CONF_LOG_DEBUG };
 
@@ -99,6 +100,7 @@ struct conf {
 	struct {
 		uint32_t threads;    /* threads: 1–256, or 0 for auto, one per core */
 		uint32_t step_bytes; /* step: 1MiB, contiguous bytes that make a hashing job */
+		enum conf_digest digest; /* digest: always | asked, which files get a SHA-256 */
 	} verify;
 	struct {
 		/* subscribers: client ids that may subscribe to $file-event/#; "*": all; none */

@@ -21,6 +21,7 @@
 static const char *const durability_words[] = {"crash", "power", NULL};
 static const char *const level_words[] = {"error", "warn", "info", "debug", NULL};
 static const char *const prealloc_words[] = {"reserve", "sparse", NULL};
+static const char *const digest_words[] = {"always", "asked", NULL};
 static const char *const layout_words[] = {"plain", "emqx", NULL};
 static const char *const auto_words[] = {"auto", NULL};
 
@@ -126,6 +127,7 @@ const struct conf_key conf_keys[] = {
 
 	COUNT_AUTO("verify.threads", verify.threads, 1, 256),
 	SIZE32("verify.step", verify.step_bytes, "1MiB", 4 * KIB, GIB),
+	WORD("verify.digest", verify.digest, enum conf_digest, "always", digest_words),
 
 	{.path = "events.subscribers", .text = "", .type = CONF_LIST,
 		.offset = offsetof(struct conf, events.subscribers),

@@ -30,10 +30,22 @@ void content_init(struct transfer *t)
 	t->behind_op.done = on_behind;
 }
 
+bool transfer_is_hashed(const struct transfer *t)
+{
+	if (t->u->conf->verify.digest == CONF_DIGEST_ALWAYS || t->previous ||
+		(t->has_meta && t->meta.has_checksum))
+		return true;
+	for (const struct fin *f = t->fins; f; f = f->next) {
+		if (f->has_checksum)
+			return true;
+	}
+	return false;
+}
+
 static void account_backlog(struct transfer *t)
 {
 	uint64_t backlog = t->contiguous > t->frontier ? t->contiguous - t->frontier : 0;
-	if (!t->is_counted)
+	if (!t->is_counted || !transfer_is_hashed(t))
 		backlog = 0;
 	if (backlog > t->backlog)
 		atomic_fetch_add(&t->u->store->backlog_bytes, backlog - t->backlog);
@@ -176,10 +188,38 @@ bool transfer_hash_prepare(struct transfer *t, uint64_t to)
 	return true;
 }
 
+static void on_behind(struct op *op)
+{
+	struct transfer *t = container_of(op, struct transfer, behind_op);
+	staging_put(t);
+	transfer_unpin(t);
+}
+
+/* Starts write-back of what was hashed, or of what is there when nothing is hashed, so that the fsync
+ * at fin finds little to do. */
+static void write_behind(struct transfer *t, uint64_t end)
+{
+	if (end < t->behind) /* it was rewound, or content was taken out */
+		t->behind = end;
+	if (t->gone || t->state > TRANSFER_VERIFYING || end - t->behind < BEHIND_BYTES ||
+		!op_is_idle(&t->behind_op) || !staging_get(t))
+		return;
+	uint64_t bytes = end - t->behind;
+	if (bytes > 1u << 30)
+		bytes = 1u << 30;
+	transfer_pin(t);
+	ring_write_behind(t->u->rt->ring, &t->behind_op, t->fd, t->behind, (uint32_t)bytes);
+	t->behind += bytes;
+}
+
 /* Hashes on when there is enough, or a fin waits for it. */
 void transfer_hash_step(struct transfer *t)
 {
 	chain_step(t);
+	if (!transfer_is_hashed(t)) {
+		write_behind(t, t->contiguous);
+		return;
+	}
 	uint64_t end = t->contiguous, step = t->u->conf->verify.step_bytes;
 	if (t->state == TRANSFER_VERIFYING) {
 		end = t->fins->size;
@@ -199,28 +239,6 @@ void transfer_hash_step(struct transfer *t)
 	verify_submit(t->u->rt->verify, &t->hash_job);
 }
 
-static void on_behind(struct op *op)
-{
-	struct transfer *t = container_of(op, struct transfer, behind_op);
-	staging_put(t);
-	transfer_unpin(t);
-}
-
-/* Starts write-back behind the frontier, so that the fsync at fin finds little to do. */
-static void write_behind(struct transfer *t)
-{
-	if (t->frontier < t->behind) /* the frontier was rewound */
-		t->behind = t->frontier;
-	if (t->frontier - t->behind < BEHIND_BYTES || !op_is_idle(&t->behind_op) || !staging_get(t))
-		return;
-	uint64_t bytes = t->frontier - t->behind;
-	if (bytes > 1u << 30)
-		bytes = 1u << 30;
-	transfer_pin(t);
-	ring_write_behind(t->u->rt->ring, &t->behind_op, t->fd, t->behind, (uint32_t)bytes);
-	t->behind += bytes;
-}
-
 void transfer_hashed(struct transfer *t, const struct sha256 *hash)
 {
 	STAT_ADD(t->u->rt, hashed_bytes, hash->bytes - t->frontier);
@@ -233,7 +251,7 @@ void transfer_hashed(struct transfer *t, const struct sha256 *hash)
 		journal_append(t->u->rt->journal, &r);
 	}
 	account_backlog(t);
-	write_behind(t);
+	write_behind(t, t->frontier);
 }
 
 static void on_hashed(struct op *op)

@@ -228,7 +228,7 @@ int export_manifest(const struct transfer *t, char **ret, size_t *ret_bytes)
 	struct answer_manifest m = {.clientid = t->clientid, .clientid_bytes = t->clientid_bytes,
 		.fileid = t->fileid, .fileid_bytes = t->fileid_bytes, .generation = t->generation,
 		.name = t->meta.name, .path = t->exported.path, .size = t->exported.size,
-		.sha256 = t->exported.digest, .meta_json = meta, .user_data = t->meta.user_data,
+		.sha256 = exported_digest(&t->exported), .meta_json = meta, .user_data = t->meta.user_data,
 		.opened_at_ms = t->opened_at_ms, .exported_at_ms = sys_wall_ms()};
 	if (meta)
 		text = answer_manifest_to_json(&m, ret_bytes);

@@ -23,7 +23,7 @@ static void event_exported(const struct transfer *t)
 	struct answer_event e = {.clientid = t->clientid, .clientid_bytes = t->clientid_bytes,
 		.fileid = t->fileid, .fileid_bytes = t->fileid_bytes,
 		.name = t->has_meta ? t->meta.name : NULL, .has_size = true, .size = t->exported.size,
-		.sha256 = t->exported.digest, .path = t->exported.path,
+		.sha256 = exported_digest(&t->exported), .path = t->exported.path,
 		.user_data = t->has_meta ? t->meta.user_data : NULL,
 		.seconds = (double)(t->exported.at_ms - t->opened_at_ms) / 1000};
 	events_publish(t->u->rt, "exported", &e);
@@ -116,6 +116,9 @@ void fin_on_exported(const struct transfer *t, struct fin *f)
 	if (f->size != t->exported.size) {
 		outcome_fail(&o, MQTT_RC_UNSPECIFIED, "size_mismatch", false);
 		fin_answer(t->u, f, &o);
+	} else if (f->has_topic_checksum && !exported_digest(&t->exported)) {
+		outcome_fail(&o, MQTT_RC_UNSPECIFIED, "not_verified", false);
+		fin_answer(t->u, f, &o);
 	} else if (f->has_topic_checksum && memcmp(f->checksum, t->exported.digest, 32) != 0) {
 		outcome_mismatch(&o, f->checksum, t->exported.digest);
 		fin_answer(t->u, f, &o);
@@ -182,13 +185,14 @@ static bool export_is_there(const struct transfer *t)
 		st.size == t->exported.size;
 }
 
-/* All of [0, size) is hashed. */
+/* All of [0, size) is hashed, if its digest is wanted. */
 void fin_compare(struct transfer *t)
 {
 	struct fin *f = t->fins;
 	struct outcome o;
-	uint8_t digest[32];
-	sha256_digest(&t->hash, digest);
+	uint8_t digest[32] = {0};
+	if (transfer_is_hashed(t))
+		sha256_digest(&t->hash, digest);
 	if (f->has_checksum && memcmp(digest, f->checksum, 32) != 0) {
 		outcome_mismatch(&o, f->checksum, digest);
 		fin_fail(t, &o);

@@ -14,6 +14,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 #include "cover.h"
 #include "journal.h"
 #include "meta.h"
@@ -70,10 +71,17 @@ struct pending {
 /* Where an export is, and what it was: valid from PUBLISHING on. */
 struct exported {
 	uint64_t size;
-	uint8_t digest[32];
+	uint8_t digest[32];   /* zeros: not known, since nobody asked for it (verify.digest) */
 	char *path;           /* owned: relative to the export root */
 	int64_t at_ms;        /* wall clock; 0 while publishing */
 };
+
+/* NULL when it is not known. */
+static inline const uint8_t *exported_digest(const struct exported *e)
+{
+	static const uint8_t none[32];
+	return memcmp(e->digest, none, sizeof(none)) == 0 ? NULL : e->digest;
+}
 
 struct transfer {
 	struct transfer *hash_next;
@@ -250,6 +258,9 @@ void transfer_restart_hash(struct transfer *t);
 /* From recovery: frees an exported transfer that a later one of the same name replaces. */
 void transfer_forget_restored(struct transfer *t);
 void transfer_hash_step(struct transfer *t);
+/* Is the file's digest wanted? With verify.digest: asked only when there is something to compare it
+ * with. */
+bool transfer_is_hashed(const struct transfer *t);
 /* Makes hash_job go from the frontier to `to`; the caller submits it. False: the file is not open. */
 bool transfer_hash_prepare(struct transfer *t, uint64_t to);
 /* The frontier moves to where this hash has got. */

@@ -467,7 +467,7 @@ void upload_status(struct uploads *u, const struct upload_id *id, struct reply *
 	}
 	o.state = t->state == TRANSFER_OPEN ? "open" : "verifying";
 	o.received = cover->bytes;
-	o.frontier = t->frontier;
+	o.frontier = transfer_is_hashed(t) ? t->frontier : t->contiguous;
 	outcome_fill_missing(&o, cover, size);
 	if (cover == &all)
 		cover_fini(&all);
@@ -526,9 +526,9 @@ void transfer_step(struct transfer *t)
 				fin_fail(t, &o);
 				break;
 			}
-			if (t->frontier > t->fins->size)
+			if (transfer_is_hashed(t) && t->frontier > t->fins->size)
 				transfer_rewind(t, t->fins->size);
-			if (t->frontier == t->fins->size)
+			if (!transfer_is_hashed(t) || t->frontier == t->fins->size)
 				fin_compare(t);
 			else if (t->staging_state == STAGING_FAILED)
 				transfer_on_hash_failed(t, t->staging_err);

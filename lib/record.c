@@ -39,7 +39,8 @@
  *     generation   4
  *     ids          4   bytes of clientid, bytes of fileid, 2 each; the ids themselves stand behind
  *                      the fields of fixed size, clientid first
- *     digest      32   in FIN it may be missing; whether it is there follows from the length
+ *     digest      32   in FIN it may be missing; whether it is there follows from the length. In
+ *                      PUBLISHING, zeros: nobody asked for it
  *     text         …   all the rest of the body: no terminator, may be empty
  *
  * There is one way only to write a given record. The most frequent one, EXTENT, takes 40 bytes.
