@@ -199,6 +199,8 @@ static void fit_descriptors(struct server *s)
 
 static void announce(struct server *s)
 {
+	log_info("hashing", LZ("one", sha256_impl_name(1)), LZ("four", sha256_impl_name(4)),
+		LZ("many", sha256_impl_name(SIZE_MAX)), LU("lanes", sha256_lanes_wanted()), NULL);
 	fit_descriptors(s);
 	reactors_listen(s->reactors, s->fds);
 	free(s->fds);
@@ -298,8 +300,6 @@ static int run(struct server *s)
 	block_signals(&signals);
 	log_init(s->conf.log.level, sys_wall_ms, sys_log_put);
 	sha256_calibrate(sys_mono_ns); /* before any thread */
-	log_info("hashing", LZ("one", sha256_impl_name(1)), LZ("four", sha256_impl_name(4)),
-		LZ("many", sha256_impl_name(SIZE_MAX)), LU("lanes", sha256_lanes_wanted()), NULL);
 	int err = start(s);
 	if (err) {
 		fprintf(stderr, "sluiced: %s\n", s->error[0] ? s->error : strerror(-err));
