@@ -220,6 +220,8 @@ struct inode *disk_create(struct inode *dir, const char *name, bool is_dir)
 	name = name_keep(name);
 	entries_put(&dir->cached, name, i);
 	i->links = 1;
+	i->is_journal = strncmp(name, "spare-", 6) == 0 || strncmp(name, "page-cache", 10) == 0 ||
+		strcmp(name, "new") == 0 || strcmp(name, "journal") == 0;
 	change_add((struct change){.inode = i, .to = dir, .to_name = name});
 	return i;
 }
@@ -277,6 +279,21 @@ void disk_sync_all(struct inode *i)
 	inode_sync(disk.root);
 }
 
+int disk_sync_everything(void)
+{
+	int err = 0;
+	for (struct inode *i = inodes; i; i = i->next) {
+		if ((i->links > 0 || i->opens > 0) && inode_sync(i) < 0) {
+			i->lost = !i->is_dir;
+			err = -EIO;
+		}
+	}
+	for (uint32_t i = 0; i < changes_count; i++)
+		changes[i].needed = true;
+	changes_commit_needed(false);
+	return err;
+}
+
 int disk_list(struct inode *dir, int (*fn)(void *arg, const char *name), void *arg)
 {
 	struct entries copy = {0};
@@ -317,7 +334,7 @@ void disk_crash(void)
 	for (struct inode *i = inodes; i; i = i->next) {
 		i->links = 0;
 		i->opens = 0;
-		i->locked = false;
+		i->locked = i->lost = false;
 		if (i->is_dir)
 			entries_copy(&i->cached, &i->durable);
 		else

@@ -24,13 +24,16 @@ struct disk_conf {
 	uint64_t bytes;          /* capacity */
 	bool is_strict;          /* POSIX promises no more; else like ext4 */
 	bool no_fallocate;
+	bool spares_journal;     /* faults meet other files only */
 	/* Faults, in 10000: */
-	uint32_t eio_write, eio_read, eio_sync, short_write, enospc;
+	uint32_t eio_write, eio_read, eio_sync, enospc;
+	uint32_t short_write;    /* no fault: of any file but a journal, always */
 };
 
 struct disk {
 	struct disk_conf conf;
 	bool faults;             /* are at present allowed */
+	bool dying;              /* a write may end anywhere */
 	uint64_t taken_bytes;    /* by others */
 	uint64_t used_pages;
 	uint32_t boot;           /* counts crashes of the machine */
@@ -54,6 +57,8 @@ struct inode *disk_create_unnamed(void);
 int disk_unlink(struct inode *dir, const char *name, bool is_dir);
 int disk_rename(struct inode *from, const char *from_name, struct inode *to, const char *to_name,
 	bool may_replace);
+/* syncfs: −EIO when any file failed, whose own next sync fails then, too. */
+int disk_sync_everything(void);
 void disk_sync_all(struct inode *i);    /* it, and the root: they have been there for ever */
 /* Calls fn for each name; the directory may change meanwhile. */
 int disk_list(struct inode *dir, int (*fn)(void *arg, const char *name), void *arg);
@@ -63,6 +68,8 @@ uint64_t inode_size(const struct inode *i);
 uint64_t inode_number(const struct inode *i);
 uint64_t inode_blocks_bytes(const struct inode *i);
 int64_t inode_mtime_ms(const struct inode *i);
+uint32_t inode_mode(const struct inode *i);
+void inode_set_mode(struct inode *i, uint32_t mode);
 void inode_open(struct inode *i);
 void inode_close(struct inode *i);
 bool inode_lock(struct inode *i);       /* false: held */

@@ -96,9 +96,9 @@ static void page_write_back(struct page *p)
 	p->dirty = false;
 }
 
-static bool fault(uint32_t in_10000)
+static bool fault(const struct inode *i, uint32_t in_10000)
 {
-	if (!disk.faults || !sim_chance(in_10000))
+	if (!disk.faults || (i->is_journal && disk.conf.spares_journal) || !sim_chance(in_10000))
 		return false;
 	disk.faults_count++;
 	return true;
@@ -129,6 +129,16 @@ uint64_t inode_blocks_bytes(const struct inode *i)
 int64_t inode_mtime_ms(const struct inode *i)
 {
 	return i->mtime_ms;
+}
+
+uint32_t inode_mode(const struct inode *i)
+{
+	return i->mode;
+}
+
+void inode_set_mode(struct inode *i, uint32_t mode)
+{
+	i->mode = mode;
 }
 
 void inode_open(struct inode *i)
@@ -188,7 +198,7 @@ void inode_peek(const struct inode *i, void *buf, uint64_t len, uint64_t off)
 
 int64_t inode_read(struct inode *i, void *buf, uint64_t len, uint64_t off)
 {
-	if (fault(disk.conf.eio_read))
+	if (fault(i, disk.conf.eio_read))
 		return -EIO;
 	if (off >= i->size)
 		return 0;
@@ -209,11 +219,11 @@ int64_t inode_write(struct inode *i, const void *buf, uint64_t len, uint64_t off
 	const uint8_t *from = buf;
 	uint64_t done = 0;
 	check_seal(i);
-	if (fault(disk.conf.eio_write))
+	if (fault(i, disk.conf.eio_write))
 		return -EIO;
-	if (fault(disk.conf.enospc))
+	if (fault(i, disk.conf.enospc))
 		return -ENOSPC;
-	if (len > 1 && fault(disk.conf.short_write))
+	if (len > 1 && (disk.dying || (!i->is_journal && sim_chance(disk.conf.short_write))))
 		len = sim_between(1, len - 1);
 	while (done < len) {
 		uint64_t at = off + done, in = at % DISK_PAGE, n = DISK_PAGE - in;
@@ -258,7 +268,7 @@ static void cut_pages(struct inode *i, uint64_t size)
 int inode_truncate(struct inode *i, uint64_t size)
 {
 	check_seal(i);
-	if (fault(disk.conf.eio_write))
+	if (fault(i, disk.conf.eio_write))
 		return -EIO;
 	if (size < i->size)
 		cut_pages(i, size);
@@ -271,7 +281,7 @@ int inode_allocate(struct inode *i, uint64_t off, uint64_t len)
 	check_seal(i);
 	if (disk.conf.no_fallocate)
 		return -EOPNOTSUPP;
-	if (fault(disk.conf.enospc))
+	if (fault(i, disk.conf.enospc))
 		return -ENOSPC;
 	for (uint64_t at = off / DISK_PAGE * DISK_PAGE; at < off + len; at += DISK_PAGE) {
 		if (!page_allocate(page_at(i, at / DISK_PAGE)))
@@ -298,7 +308,11 @@ static int sync_fails(struct inode *i)
 
 int inode_sync(struct inode *i)
 {
-	if (fault(disk.conf.eio_sync))
+	if (i->lost) {
+		i->lost = false;
+		return -EIO;
+	}
+	if (fault(i, disk.conf.eio_sync))
 		return i->is_dir ? -EIO : sync_fails(i);
 	for (uint32_t k = 0; k < i->pages_count; k++) {
 		if (i->pages[k].dirty)

@@ -25,8 +25,9 @@ struct entries {
 struct inode {
 	struct inode *next;
 	uint64_t number;
-	bool is_dir, locked, sealed;
-	uint32_t links, opens;
+	bool is_dir, is_journal, locked, sealed;
+	bool lost;                     /* pages, of which its next sync tells */
+	uint32_t links, opens, mode;
 	int64_t mtime_ms;
 	/* a directory */
 	struct entries cached, durable;

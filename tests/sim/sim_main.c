@@ -5,6 +5,7 @@
  *     sim -t SEED                       runs one, with its trace
  *     sim -f FILE                       runs the seeds of a file, one a line; # begins a comment
  *     sim -2 …                          runs each seed twice, and compares the traces
+ *     sim -1 …                          ends with the first finding
  *
  * Seeds are dealt out to processes. One that dies is a finding, too: an assert of the simulator's
  * own, or a fault; the next seed goes on in a new process.
@@ -22,6 +23,8 @@
 #include "sim_world.h"
 
 enum { JOBS_MAX = 64, FINDINGS_MAX = 16, HANG_S = 20 };
+
+static uint32_t findings_enough = FINDINGS_MAX;
 
 struct finding {
 	uint64_t seed;
@@ -86,7 +89,7 @@ static bool run_one(uint64_t seed)
 static void work(uint32_t idx)
 {
 	struct worker *me = &board->workers[idx];
-	for (; me->next < seeds_count && board->findings_count < FINDINGS_MAX; me->next += jobs) {
+	for (; me->next < seeds_count && board->findings_count < findings_enough; me->next += jobs) {
 		watch();
 		if (!run_one(seed_at(me->next)))
 			find(seed_at(me->next), sim.failure);
@@ -135,7 +138,7 @@ static int run_all(void)
 			if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 				break;
 			worker_died(i, status);
-			if (board->findings_count < FINDINGS_MAX) {
+			if (board->findings_count < findings_enough) {
 				pids[i] = worker_start(i);
 				running++;
 			}
@@ -189,7 +192,7 @@ static int read_seeds(const char *path)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: sim [-2] [-j JOBS] [-s FIRST] COUNT | sim [-2] -f FILE | sim -t SEED\n");
+	fprintf(stderr, "usage: sim [-12] [-j JOBS] [-s FIRST] COUNT | sim [-12] -f FILE | sim -t SEED\n");
 	return 2;
 }
 
@@ -198,8 +201,11 @@ int main(int argc, char **argv)
 	int option;
 	uint64_t trace = 0;
 	jobs = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
-	while ((option = getopt(argc, argv, "2j:s:t:f:")) != -1) {
+	while ((option = getopt(argc, argv, "12j:s:t:f:")) != -1) {
 		switch (option) {
+		case '1':
+			findings_enough = 1;
+			break;
 		case '2':
 			twice = true;
 			break;

@@ -49,6 +49,8 @@ static struct acceptor {
 
 static void move_up(struct sock *s);
 static void move_down(struct sock *s);
+static void reset_daemon(struct sock *s);
+static void end_client(struct sock *s);
 
 /* --- queues ----------------------------------------------------------------------------------- */
 
@@ -97,6 +99,12 @@ static void on_up(void *arg, uint64_t num)
 	s->up.moving = false;
 	if (s->dead || s->daemon_closed || s->reset)
 		return;
+	if (!net.calm && sim_chance(net.resets)) {
+		SIM_TRACE("broken", s->id, 0, "net   s%u: reset by the network", s->id);
+		reset_daemon(s);
+		end_client(s);
+		return;
+	}
 	uint32_t waiting = way_bytes(&s->up) - s->up.arrived;
 	uint32_t room = net.receive_max > s->up.arrived ? net.receive_max - s->up.arrived : 0;
 	uint32_t most = waiting < room ? waiting : room;

@@ -18,6 +18,8 @@ struct net_conf {
 	uint32_t piece_max;      /* bytes that arrive at once */
 	uint32_t receive_max;    /* bytes that a socket takes before the daemon reads */
 	uint32_t send_max;       /* likewise, before the client reads */
+	uint32_t resets;         /* in 10000 pieces that arrive, while there is trouble */
+	bool calm;
 };
 extern struct net_conf net;
 

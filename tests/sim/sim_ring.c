@@ -3,7 +3,7 @@
  * at which it is known; both at chance's time, so operations overtake each other as the kernel's
  * do. Polls, accepts and sends wait for the network in between.
  *
- * A call of ring_call runs on the ring's helper thread, one after another, as in ring.c.
+ * A call of ring_call runs on a thread of the ring's, one per lane, one after another, as in ring.c.
  */
 #include "ring.h"
 
@@ -12,7 +12,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/uio.h>
 #include "sim_sys.h"
 
 enum kind {
@@ -45,8 +44,11 @@ struct ring {
 	struct op *queued, **queued_tail;
 	struct flight *done, **done_tail;
 	struct op *posts, **posts_tail;
-	struct sim_thread *helper;
-	struct op *calls, **calls_tail;
+	struct lane {
+		struct ring *ring;
+		struct sim_thread *thread;
+		struct op *calls, **calls_tail;
+	} lanes[RING_LANES];
 	bool stop;
 };
 
@@ -107,23 +109,6 @@ static struct inode *file_of(int fd)
 	return sim_fd_get(fd, FD_FILE)->inode;
 }
 
-static int32_t happen_writev(const struct op *op)
-{
-	const struct iovec *iov = op->ptr;
-	uint64_t off = op->off;
-	int64_t total = 0;
-	for (uint32_t i = 0; i < op->len; i++) {
-		int64_t n = inode_write(file_of(op->fd), iov[i].iov_base, iov[i].iov_len, off);
-		if (n < 0)
-			return (int32_t)(total ? total : n);
-		total += n;
-		off += (uint64_t)n;
-		if ((size_t)n < iov[i].iov_len)
-			break;
-	}
-	return (int32_t)total;
-}
-
 static int32_t happen_splice(const struct op *op)
 {
 	struct sim_pipe *p = sim_fd_get(op->fd, FD_PIPE_OUT)->pipe;
@@ -146,7 +131,7 @@ static int32_t happen(const struct op *op)
 	case K_WRITE:
 		return (int32_t)inode_write(file_of(op->fd), op->ptr, op->len, op->off);
 	case K_WRITEV:
-		return happen_writev(op);
+		return sim_writev(op->fd, op->ptr, op->len, op->off);
 	case K_OPENAT:
 		return sim_openat(op->fd, op->ptr, (int)op->flags);
 	case K_FALLOCATE:
@@ -268,7 +253,8 @@ int ring_new(const struct ring_conf *conf, struct ring **ret)
 	r->queued_tail = &r->queued;
 	r->done_tail = &r->done;
 	r->posts_tail = &r->posts;
-	r->calls_tail = &r->calls;
+	for (int i = 0; i < RING_LANES; i++)
+		r->lanes[i] = (struct lane){.ring = r, .calls_tail = &r->lanes[i].calls};
 	r->thread = sim_thread_self();
 	r->now_ms = sys_mono_ms();
 	r->next = rings;
@@ -294,10 +280,12 @@ void ring_free(struct ring *r)
 		return;
 	if (r->flights || r->queued)
 		sim_fail("a ring is freed with operations under way");
-	if (r->helper) {
-		r->stop = true;
-		sim_wake(r->helper);
-		while (!sim_thread_is_done(r->helper))
+	r->stop = true;
+	for (int i = 0; i < RING_LANES; i++) {
+		struct sim_thread *t = r->lanes[i].thread;
+		if (t)
+			sim_wake(t);
+		while (t && !sim_thread_is_done(t))
 			sim_park(UINT64_MAX);
 	}
 	ring_release(r);
@@ -527,20 +515,21 @@ void ring_unlinkat(struct ring *r, struct op *op, int dir_fd, const char *path, 
 	queue(r, op, K_UNLINKAT, dir_fd);
 }
 
-/* --- the helper thread ------------------------------------------------------------------------ */
+/* --- blocking calls --------------------------------------------------------------------------- */
 
-static void *helper_main(void *arg)
+static void *lane_main(void *arg)
 {
-	struct ring *r = arg;
-	while (!r->stop || r->calls) {
-		struct op *op = r->calls;
+	struct lane *l = arg;
+	struct ring *r = l->ring;
+	while (!r->stop || l->calls) {
+		struct op *op = l->calls;
 		if (!op) {
 			sim_park(UINT64_MAX);
 			continue;
 		}
-		r->calls = op->next;
-		if (!r->calls)
-			r->calls_tail = &r->calls;
+		l->calls = op->next;
+		if (!l->calls)
+			l->calls_tail = &l->calls;
 		op->res = ((op_call_fn *)op->ptr2)(op);
 		list_push(op, &r->posts_tail);
 		sim_wake(r->thread);
@@ -548,19 +537,20 @@ static void *helper_main(void *arg)
 	return NULL;
 }
 
-void ring_call(struct ring *r, struct op *op, op_call_fn *fn)
+void ring_call(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn)
 {
+	struct lane *l = &r->lanes[lane];
 	assert(op->state == OP_IDLE && op->done);
 	op->kind = K_CALL;
 	op->state = OP_QUEUED;
 	op->cancelled = op->dropped = false;
 	op->ptr2 = (const void *)fn;
 	r->busy++;
-	list_push(op, &r->calls_tail);
-	if (r->helper)
-		sim_wake(r->helper);
+	list_push(op, &l->calls_tail);
+	if (l->thread)
+		sim_wake(l->thread);
 	else
-		r->helper = sim_thread_start(helper_main, r);
+		l->thread = sim_thread_start(lane_main, l);
 }
 
 static int call_ftruncate(struct op *op)
@@ -572,7 +562,7 @@ void ring_ftruncate(struct ring *r, struct op *op, int fd, uint64_t len)
 {
 	op->fd = fd;
 	op->off = len;
-	ring_call(r, op, call_ftruncate);
+	ring_call(r, op, RING_RARE, call_ftruncate);
 }
 
 /* --- the end of the process ------------------------------------------------------------------- */
@@ -581,11 +571,13 @@ void sim_rings_crash(void)
 {
 	while (rings) {
 		struct ring *r = rings;
-		/* What the kernel had begun it may have finished. */
+		/* What the kernel had begun it may have finished, or part of it. */
+		disk.dying = true;
 		for (struct flight *f = r->flights; f; f = f->next) {
 			if (!f->happened && f->op->kind > K_SEND && sim_chance(5000))
 				(void)happen(f->op);
 		}
+		disk.dying = false;
 		ring_release(r);
 	}
 }

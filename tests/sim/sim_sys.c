@@ -14,6 +14,7 @@
 #include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/uio.h>
 
 enum { FDS_MAX = 512 };
 
@@ -259,6 +260,13 @@ int sim_mkdirat(int dir_fd, const char *path)
 	return 0;
 }
 
+int sys_mkdirat(int dir_fd, const char *path, uint32_t mode)
+{
+	(void)mode;
+	pause_here();
+	return sim_mkdirat(dir_fd, path);
+}
+
 int sys_mkdirs(const char *path, uint32_t mode)
 {
 	char copy[4096];
@@ -316,6 +324,28 @@ int sys_pwrite(int fd, const void *buf, size_t len, uint64_t off)
 	return 0;
 }
 
+int sim_writev(int fd, const struct iovec *iov, uint32_t iov_count, uint64_t off)
+{
+	struct inode *file = sim_fd_get(fd, FD_FILE)->inode;
+	int64_t total = 0;
+	for (uint32_t i = 0; i < iov_count; i++) {
+		int64_t n = inode_write(file, iov[i].iov_base, iov[i].iov_len, off);
+		if (n < 0)
+			return (int)(total ? total : n);
+		total += n;
+		off += (uint64_t)n;
+		if ((size_t)n < iov[i].iov_len)
+			break;
+	}
+	return (int)total;
+}
+
+int sys_pwritev(int fd, const struct iovec *iov, uint32_t iov_count, uint64_t off)
+{
+	pause_here();
+	return sim_writev(fd, iov, iov_count, off);
+}
+
 int sys_copy_range(int from_fd, uint64_t from_off, int to_fd, uint64_t to_off, uint64_t len)
 {
 	uint8_t step[4096];
@@ -341,6 +371,23 @@ int sys_fsync(int fd)
 	return inode_sync(sim_fd_get(fd, FD_FILE)->inode);
 }
 
+int sys_syncfs(int fd)
+{
+	(void)sim_fd_get(fd, FD_FILE);
+	pause_here();
+	return disk_sync_everything();
+}
+
+void sys_write_behind(int fd)
+{
+	(void)sim_fd_get(fd, FD_FILE);
+}
+
+uint64_t sys_dirty_bytes(void)
+{
+	return sim_chance(5000) ? 0 : UINT64_MAX;
+}
+
 int sys_ftruncate(int fd, uint64_t len)
 {
 	pause_here();
@@ -362,8 +409,7 @@ int sys_fchown_group(int fd, uint32_t gid)
 
 int sys_fchmod(int fd, uint32_t mode)
 {
-	(void)mode;
-	(void)sim_fd_get(fd, FD_FILE);
+	inode_set_mode(sim_fd_get(fd, FD_FILE)->inode, mode);
 	return 0;
 }
 
@@ -413,7 +459,7 @@ int sys_lock_dir(int fd)
 static void stat_fill(const struct inode *i, struct sys_stat *ret)
 {
 	*ret = (struct sys_stat){.size = inode_size(i), .ino = inode_number(i), .dev = 1,
-		.blocks_bytes = inode_blocks_bytes(i), .is_dir = inode_is_dir(i),
+		.blocks_bytes = inode_blocks_bytes(i), .mode = inode_mode(i), .is_dir = inode_is_dir(i),
 		.is_regular = !inode_is_dir(i), .mtime_ns = inode_mtime_ms(i) * 1000000};
 }
 

@@ -80,15 +80,16 @@ static void choose(void)
 	w.load = (struct load_conf){.clients = ONE_OF(1, 1, 2, 3), .files = ONE_OF(1, 2, 3),
 		.actions = ONE_OF(10, 40, 80), .block_bytes_max = is_large ? 30000 : ONE_OF(20, 900, 4200),
 		.blocks_max = ONE_OF(1, 6, 16), .pause_ns_max = ONE_OF(1, 20, 400) * SIM_MS,
-		.leave = ONE_OF(0, 0, 100, 500), .conflict = ONE_OF(0, 500, 3000),
+		.leave = ONE_OF(0, 0, 100, 500, 1500), .conflict = ONE_OF(0, 500, 3000),
 		.corrupt = ONE_OF(0, 500), .abort = ONE_OF(0, 200, 600), .fin = ONE_OF(300, 900, 2000),
 		.take = ONE_OF(0, 0, 300), .is_v5 = !sim_chance(1500), .is_v3 = sim_chance(4000)};
 	w.net = (struct net_conf){.delay_ns_max = ONE_OF(1, 5, 50) * SIM_MS,
 		.piece_max = is_large ? 100000 : ONE_OF(40, 1500, 60000),
-		.receive_max = ONE_OF(2000, 20000, 200000), .send_max = ONE_OF(500, 4000, 100000)};
+		.receive_max = ONE_OF(2000, 20000, 200000), .send_max = ONE_OF(500, 4000, 100000),
+		.resets = ONE_OF(0, 0, 30, 200)};
 	w.disk = (struct disk_conf){.bytes = 64 << 20, .is_strict = sim_chance(6000),
-		.no_fallocate = sim_chance(700)};
-	w.faults = sim_chance(2500);
+		.no_fallocate = sim_chance(700), .spares_journal = sim_chance(7000)};
+	w.faults = sim_chance(3000);
 	w.kills = sim_chance(5000);
 	w.crashes = sim_chance(4000);
 	w.restarts = sim_chance(2000);
@@ -263,7 +264,7 @@ static void body(void *arg)
 	run_until(load_is_over, LOAD_S_MAX, "load");
 
 	SIM_TRACE("heal", 0, 0, "-- no more trouble; everything is brought to its end");
-	calm = true;
+	calm = net.calm = true;
 	disk.faults = false;
 	disk.taken_bytes = 0;
 	if (w.faults && is_running()) /* a journal that has failed stays so */
