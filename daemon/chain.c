@@ -56,7 +56,9 @@ bool chain_offer(struct seg *s)
 {
 	struct transfer *t = s->t;
 	bool in_staging = s->stream && stream_scratch_fd(s) < 0;
-	if (t->gone || t->state != TRANSFER_OPEN || !transfer_is_hashed(t) || !in_staging || s->job.compares || !s->job.states[0])
+	if (t->gone || t->state != TRANSFER_OPEN || !transfer_is_hashed(t))
+		return false;
+	if (!in_staging || s->job.compares || !s->job.states[0])
 		return false;
 	if (!t->hashing && !t->chain)
 		t->chain_end = ahead_end(t);
