@@ -105,6 +105,7 @@ const struct conf_key conf_keys[] = {
 	WORD("transfer.preallocate", transfer.prealloc, enum conf_prealloc, "reserve",
 		prealloc_words),
 	SIZE64("transfer.disk_free_min", transfer.disk_free_min, "64MiB", 0, 4096 * TIB),
+	SIZE64("transfer.disk_free_stop", transfer.disk_free_stop, "16MiB", 0, 4096 * TIB),
 
 	{.path = "export.dir", .text = "", .type = CONF_OPTION, MEMBER(export.dir, char *)},
 	WORD("export.layout", export.layout, enum conf_layout, "plain", layout_words),

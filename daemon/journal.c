@@ -10,6 +10,10 @@
  * after a sync says in a SYNC_MARK how far that reached, so that a reader can tell bytes that the
  * disk lost from those that never got there.
  *
+ * A rotation that finds no room for the next file (the spare's is there, but the live state has
+ * outgrown it) fails those who wait, and is tried again a second later when somebody wants the
+ * journal: it goes on without a restart.
+ *
  * Rotation runs on the ring's helper thread with blocking calls: it is rare and must be durable
  * before the old file goes. The old file is not deleted: renamed to spare-<reactor> it waits, with
  * its blocks, to become the next one, so that a disk that has become full stops no reactor.
@@ -30,7 +34,7 @@
 #include "ring.h"
 #include "store.h"
 
-enum { BATCH_BYTES_MIN = 64 * 1024, SMALL_FILE_STEP = 64 * 1024, FILL_STEP = 256 * 1024 };
+enum { BATCH_BYTES_MIN = 64 * 1024, SMALL_FILE_STEP = 64 * 1024, FILL_STEP = 256 * 1024, RETRY_MS = 1000 };
 
 enum journal_state { J_IDLE, J_WRITING, J_ROTATING };
 
@@ -49,6 +53,8 @@ struct journal {
 	void *checkpoint_arg;
 	enum journal_state state;
 	int error;
+	int no_room;                    /* the last rotation failed for want of space; the next is tried later */
+	uint64_t retry_ms;
 	int fd;
 	uint64_t salt, file_seq, file_bytes, write_off;
 	struct batch filling, writing;
@@ -154,6 +160,11 @@ static int blocks_take(int fd, uint64_t bytes)
 	return err == -EOPNOTSUPP ? 0 : err;
 }
 
+static bool is_full_disk(int err)
+{
+	return err == -ENOSPC || err == -EDQUOT;
+}
+
 static int blocks_fill(int fd, uint64_t bytes)
 {
 	static const uint8_t zeros[FILL_STEP];
@@ -180,9 +191,13 @@ static int file_make(struct journal *j, uint64_t file_seq, uint64_t salt, const 
 		return fd;
 	record_header_encode(header, salt, file_seq, j->rt->idx);
 	int err = blocks_take(fd, bytes);
-	if (err == -ENOSPC || err == -EDQUOT) {
-		/* A small file is only full sooner; by then there may be room again. */
-		bytes = (needed + SMALL_FILE_STEP - 1) / SMALL_FILE_STEP * SMALL_FILE_STEP;
+	if (is_full_disk(err)) {
+		/* A small file is only full sooner; by then there may be room again. The spare has
+		 * its blocks already. */
+		needed = snapshot->w.bytes + sizeof(header) + SMALL_FILE_STEP;
+		bytes = j->rt->conf->io.journal_bytes;
+		if (bytes < needed)
+			bytes = (needed + SMALL_FILE_STEP - 1) / SMALL_FILE_STEP * SMALL_FILE_STEP;
 		err = blocks_take(fd, bytes);
 	}
 	if (!err && fills)
@@ -198,8 +213,11 @@ static int file_make(struct journal *j, uint64_t file_seq, uint64_t salt, const 
 	if (!err)
 		err = sys_fsync(j->store->set_fd);
 	if (err) {
+		if (is_full_disk(err)) /* it keeps what it had, for the next try */
+			(void)sys_ftruncate(fd, j->rt->conf->io.journal_bytes);
+		else
+			(void)sys_unlinkat(j->store->set_fd, spare, 0);
 		sys_close(fd);
-		(void)sys_unlinkat(j->store->set_fd, spare, 0);
 		(void)sys_unlinkat(j->store->set_fd, name, 0);
 		return err;
 	}
@@ -326,7 +344,7 @@ static void fail(struct journal *j, int err)
 	j->error = j->error ? j->error : err;
 }
 
-static void fail_waiters(struct journal *j)
+static void fail_waiters(struct journal *j, int err)
 {
 	struct journal_waiter *all = NULL;
 	waiters_move(&all, &j->sync_wanted);
@@ -335,7 +353,7 @@ static void fail_waiters(struct journal *j)
 	waiters_move(&all, &j->filling.synced);
 	waiters_move(&all, &j->filling.written);
 	batch_reset(&j->filling); /* nobody will write it: a journal that is broken is at rest */
-	waiters_call(all, j->error);
+	waiters_call(all, err);
 }
 
 static bool batch_is_empty(const struct batch *b)
@@ -397,6 +415,13 @@ static void start_sync(struct journal *j)
 	ring_fdatasync(j->rt->ring, &j->sync_op, j->fd);
 }
 
+/* After a rotation that found no room the next one is tried when somebody wants the journal, but
+ * not at once. */
+static bool may_rotate_again(const struct journal *j)
+{
+	return ring_now_ms(j->rt->ring) >= j->retry_ms;
+}
+
 static void mark_sync(struct journal *j)
 {
 	struct record r = {.type = RECORD_SYNC_MARK, .size = j->synced_off};
@@ -427,11 +452,15 @@ static bool flush_once(struct journal *j)
 	if (j->error) {
 		if (!op_is_idle(&j->sync_op))
 			return false; /* its completion first: waiters are called in their order */
-		fail_waiters(j);
+		fail_waiters(j, j->error);
+		return true;
+	}
+	if (j->no_room && !may_rotate_again(j)) {
+		fail_waiters(j, j->no_room);
 		return true;
 	}
 	mark_sync(j);
-	if (j->filling.w.bytes > j->file_bytes - j->write_off) {
+	if (j->no_room || j->filling.w.bytes > j->file_bytes - j->write_off) {
 		if (op_is_idle(&j->sync_op))
 			rotate(j);
 		return false;
@@ -451,7 +480,7 @@ static bool flush_once(struct journal *j)
 void journal_flush(struct journal *j)
 {
 	if (j->error && j->state == J_IDLE && op_is_idle(&j->sync_op))
-		fail_waiters(j);
+		fail_waiters(j, j->error);
 	while (flush_once(j))
 		;
 	if (!j->error)
@@ -487,14 +516,36 @@ static void on_synced(struct op *op)
 	waiters_call(done, j->error);
 }
 
+/* Nothing is lost: the old file has all that was acknowledged, and what came since is in memory, for
+ * the next snapshot. Nothing may follow in the old file, for the batch that was part of this one is
+ * not there. */
+static void rotate_later(struct journal *j, int err)
+{
+	if (!j->no_room)
+		log_error("no room for the next journal file: nothing is acknowledged until there is; free space",
+			LU("reactor", j->rt->idx), LE("error", err), NULL);
+	j->no_room = err;
+	j->retry_ms = ring_now_ms(j->rt->ring) + RETRY_MS;
+	free(j->snapshot.w.buf);
+	j->snapshot = (struct batch){0};
+	fail_waiters(j, err);
+}
+
 static void on_rotated(struct op *op)
 {
 	struct journal *j = (struct journal *)((char *)op - offsetof(struct journal, rotate_op));
 	j->state = J_IDLE;
+	if (is_full_disk(op->res)) {
+		rotate_later(j, op->res);
+		return;
+	}
 	if (op->res < 0) {
 		fail(j, op->res);
 		return;
 	}
+	if (j->no_room)
+		log_info("journal goes on", LU("reactor", j->rt->idx), NULL);
+	j->no_room = 0;
 	sys_close(j->fd);
 	j->file_seq++;
 	/* What was appended while the file was made was numbered for the old one: number it
@@ -525,5 +576,7 @@ bool journal_is_idle(const struct journal *j)
 
 int journal_error(const struct journal *j)
 {
+	if (j->no_room && !may_rotate_again(j))
+		return j->no_room;
 	return j->error;
 }

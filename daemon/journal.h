@@ -11,7 +11,8 @@
  * moment is part of that state, so it is dropped and its waiters wait for the new file instead.
  *
  * A journal that can't be written or synced is broken for good: every waiter, also later ones, gets
- * the error, so nothing is acknowledged any more, and journal_error says why.
+ * the error, so nothing is acknowledged any more, and journal_error says why. One that only has no
+ * room for its next file goes on when there is; until then it is the same.
  */
 #ifndef SLUICE_JOURNAL_H
 #define SLUICE_JOURNAL_H

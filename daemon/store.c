@@ -187,20 +187,19 @@ static bool add_within(_Atomic uint64_t *total, uint64_t n, uint64_t max)
 	return true;
 }
 
-static bool add_unallocated(struct store *s, uint64_t bytes)
+static bool add_unallocated(struct store *s, uint64_t bytes, uint64_t kept)
 {
-	uint64_t free_bytes = atomic_load(&s->free_bytes), kept = s->conf->transfer.disk_free_min;
+	uint64_t free_bytes = atomic_load(&s->free_bytes);
 	return free_bytes >= kept && add_within(&s->unallocated_bytes, bytes, free_bytes - kept);
 }
 
-int store_reserve_more(struct store *s, uint64_t bytes, uint64_t now_ms)
+/* Leaves `kept` bytes free. */
+static int reserve(struct store *s, uint64_t bytes, uint64_t kept, uint64_t now_ms)
 {
-	if (bytes == 0)
-		return 0;
-	bool may_be_old = read_space_if_old(s, now_ms), fits = add_unallocated(s, bytes);
+	bool may_be_old = read_space_if_old(s, now_ms), fits = add_unallocated(s, bytes, kept);
 	if (!fits && may_be_old) {
 		read_space(s, now_ms);
-		fits = add_unallocated(s, bytes);
+		fits = add_unallocated(s, bytes, kept);
 	}
 	if (!fits)
 		return -ENOSPC;
@@ -212,13 +211,37 @@ int store_reserve_more(struct store *s, uint64_t bytes, uint64_t now_ms)
 	return 0;
 }
 
+static uint64_t stop_bytes(const struct store *s)
+{
+	uint64_t stop = s->conf->transfer.disk_free_stop, min = s->conf->transfer.disk_free_min;
+	return stop < min ? stop : min;
+}
+
+int store_reserve_more(struct store *s, uint64_t bytes, uint64_t now_ms)
+{
+	return bytes ? reserve(s, bytes, stop_bytes(s), now_ms) : 0;
+}
+
+bool store_is_low(struct store *s, uint64_t now_ms)
+{
+	uint64_t at_ms = atomic_load(&s->low_at_ms);
+	/* Not by space_at_ms: every segment of a growing file makes that reading old. */
+	if (at_ms == 0 || now_ms >= at_ms + SPACE_MS) {
+		read_space(s, now_ms);
+		atomic_store(&s->is_low, atomic_load(&s->free_bytes) < stop_bytes(s));
+		atomic_store(&s->low_at_ms, now_ms);
+	}
+	return atomic_load(&s->is_low);
+}
+
 int store_reserve(struct store *s, uint64_t bytes, uint64_t now_ms)
 {
 	if (!add_within(&s->open_count, 1, s->conf->transfer.open_max))
 		return -EDQUOT;
 	if (read_space_if_old(s, now_ms) && atomic_load(&s->free_inodes) < INODES_MIN)
 		read_space(s, now_ms);
-	int err = atomic_load(&s->free_inodes) < INODES_MIN ? -ENOSPC : store_reserve_more(s, bytes, now_ms);
+	int err = atomic_load(&s->free_inodes) < INODES_MIN ? -ENOSPC :
+		reserve(s, bytes, s->conf->transfer.disk_free_min, now_ms);
 	if (err)
 		atomic_fetch_sub(&s->open_count, 1);
 	return err;

@@ -9,6 +9,7 @@
 #define SLUICE_STORE_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "conf.h"
@@ -28,17 +29,21 @@ struct store {
 	_Atomic uint64_t scratch_bytes;     /* in scratch files */
 	_Atomic uint64_t space_at_ms;       /* when free_bytes was read */
 	_Atomic uint64_t free_bytes, free_inodes;
+	_Atomic uint64_t low_at_ms;         /* when is_low was found out */
+	_Atomic bool is_low;
 };
 
 /* Makes what is missing and locks. −errno and one sentence with the cure in ret_error. */
 int store_open(const struct conf *conf, struct store **ret, char *ret_error, size_t error_max);
 void store_close(struct store *s); /* NULL is fine */
 
-/* Reserves room for a transfer of `bytes`. 0; −ENOSPC (the disk), −EDQUOT (transfer.staged_max or
- * open_max). */
+/* Reserves room for a transfer of `bytes`, which may be 0: not known. 0; −ENOSPC (the disk), −EDQUOT
+ * (transfer.staged_max or open_max). */
 int store_reserve(struct store *s, uint64_t bytes, uint64_t now_ms);
-/* More for a transfer that is reserved already. Errors as above. */
+/* More for a transfer that is open already, down to transfer.disk_free_stop. Errors as above. */
 int store_reserve_more(struct store *s, uint64_t bytes, uint64_t now_ms);
+/* Is less space free than transfer.disk_free_stop? */
+bool store_is_low(struct store *s, uint64_t now_ms);
 void store_release(struct store *s, uint64_t bytes);
 /* `bytes` of the reservation are now blocks on the disk. */
 void store_allocated(struct store *s, uint64_t bytes);

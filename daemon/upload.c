@@ -136,6 +136,12 @@ static int reserve_to(struct transfer *t, uint64_t end)
 	return err;
 }
 
+/* Would bytes there take blocks that the file does not have? */
+static bool needs_space(const struct transfer *t, uint64_t from, uint64_t to)
+{
+	return to > t->fallocated && !cover_has(&t->cover, from, to);
+}
+
 bool upload_segment_admit(struct uploads *u, const struct upload_id *id, const struct filecmd *cmd,
 	uint32_t payload_bytes, struct outcome *ret_outcome)
 {
@@ -151,6 +157,9 @@ bool upload_segment_admit(struct uploads *u, const struct upload_id *id, const s
 	if (!err && payload_bytes > 0 && t->state == TRANSFER_OPEN &&
 		!cover_may_add(&t->cover, cmd->offset, end))
 		err = -E2BIG;
+	if (!err && payload_bytes > 0 && t->state == TRANSFER_OPEN && needs_space(t, cmd->offset, end) &&
+		store_is_low(u->store, ring_now_ms(u->rt->ring)))
+		err = -ENOSPC;
 	if (!err)
 		return true;
 	outcome_storage(ret_outcome, err);

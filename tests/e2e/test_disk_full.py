@@ -2,8 +2,11 @@
 
 import os
 import random
+import re
+import time
 
 from harness import Skip, cases, eq, limit, sha256, some_bytes, until, yes
+from rawmqtt import V311, V5, Closed
 
 MIB = 1 << 20
 
@@ -124,3 +127,105 @@ def test_reservation_that_cannot_be_kept(t):
     meta = b'{"name":"a.bin","size":20971520}'
     until(lambda: up.client.publish("$file/three/init", meta).reason == 0, "space is seen", 5, 0.1)
     d.stop()
+
+
+def fill(path):
+    with open(path, "wb", buffering=0) as out:
+        try:
+            while True:
+                out.write(b"x" * 65536)
+        except OSError:
+            pass
+
+
+@limit(90)
+@cases(version=[V5, V311])
+def test_marks(t, version):
+    """Below one mark nothing is opened, below the other nothing is taken that needs space; what has its
+    space is taken. Everybody is served, and with the space all of it goes on."""
+    small = small_disk(t, 96)
+    t.daemon("transfer.disk_free_min=32MiB", "transfer.disk_free_stop=16MiB", "io.journal_size=1MiB",
+             "reactors=1", data=small / "data")
+    data = some_bytes(MIB)
+    up = t.uploader("marks", version=version)
+    up.init("reserved", size=8 * MIB)
+    up.init("grows")
+    up.segment("grows", 0, data)
+    other = t.client("other")
+    fillers = []
+
+    def free_mib():
+        stat = os.statvfs(small)
+        return stat.f_bavail * stat.f_frsize / MIB
+
+    def take_to(mebibytes):
+        fillers.append(small / f"filler{len(fillers)}")
+        fillers[-1].write_bytes(b"x" * int((free_mib() - mebibytes) * MIB))
+        time.sleep(0.1)  # what is free is looked at a few times a second
+
+    def is_refused(topic, payload):
+        if version == V5:
+            ack = up.client.publish(topic, payload)
+            up.response()
+            eq((ack.reason, ack.reason_string), (0x97, "enospc"), topic)
+            return
+        # Closed without an acknowledgement, after a while.
+        try:
+            up.client.publish(topic, payload)
+            raise AssertionError(f"{topic} was acknowledged")
+        except Closed:
+            up.client = t.client("marks", version)
+            up.client.subscribe("$file-response/marks")
+
+    take_to(24)
+    is_refused("$file/new/init", b'{"name":"a"}')
+    if version == V5:  # an MQTT 3.1.1 client is told at the third failure in a row
+        is_refused("$file/new/init", b'{"name":"a","size":1}')
+        is_refused("$file/new/0", data)
+    up.segment("grows", MIB, data)
+    take_to(8)
+    is_refused("$file/grows/2097152", data)
+    up.segment("grows", 0, data)  # it is there
+    up.segment("reserved", 0, data)
+    other.ping()
+    other.publish("ordinary", b"message")
+    for filler in fillers:
+        filler.unlink()
+    time.sleep(0.1)
+    up.segment("grows", 2 * MIB, data)
+    up.upload("new", data)
+    up.fin("grows", 3 * MIB, sha256(3 * data))
+
+
+@limit(120)
+def test_journal_without_room(t):
+    """The state has outgrown the journal's files, and there is no room for a larger one: nothing is
+    acknowledged until there is. No restart is needed, and nothing that was acknowledged is lost."""
+    small = small_disk(t, 16)
+    d = t.daemon("transfer.disk_free_min=0", "io.journal_size=64KiB", "reactors=1", data=small / "data")
+    up = t.uploader("room")
+    data = some_bytes(100)
+    filler = small / "filler"
+    fill(filler)
+    acked = []
+    for at in range(3000):
+        topic = f"$file/{'f' * 60}{at}/init"
+        ack = up.client.publish(topic, b'{"name":"%s"}' % (b"n" * 60))
+        eq(up.response()["reason_code"], ack.reason, "response")
+        if ack.reason:
+            eq((ack.reason, ack.reason_string), (0x97, "enospc"), "refusal")
+            break
+        acked.append(topic)
+    yes(len(acked) > 50 and len(acked) < 3000, f"{len(acked)} were opened")
+    yes(re.search(r"error no room for the next journal file", d.log()), "it is reported")
+    up.client.ping()
+    filler.unlink()
+    until(lambda: up.client.publish("$file/goes-on/0", data).reason == 0, "it goes on", 10, 0.1)
+    yes(re.search(r"info journal goes on", d.log()), "that is reported, too")
+    up.client.backlog.clear()
+    for kill in (True, False):
+        d.restart(kill=kill)
+        up = t.uploader("room")
+        eq(up.status("goes-on")["received"], 100, "received")
+        for topic in acked[::20]:
+            yes(up.status(topic.split("/")[1])["state"] == "open", f"{topic} is forgotten")

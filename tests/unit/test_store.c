@@ -66,7 +66,8 @@ static void set_up(void)
 	snprintf(data, sizeof(data), "%s/data", dir);
 	snprintf(export_dir, sizeof(export_dir), "%s/out/of/it", dir);
 	conf = (struct conf){.data = data, .export = {.dir_mode = 0751},
-		.transfer = {.open_max = 100, .disk_free_min = 10 * MIB}};
+		.transfer = {.open_max = 100, .disk_free_min = 10 * MIB,
+			.disk_free_stop = 10 * MIB}};
 	fake.space = (struct sys_space){.free_bytes = 1000 * MIB, .free_inodes = 1000, .has_inodes = true};
 }
 
@@ -263,6 +264,38 @@ Test(space, what_is_kept_free_is_not_promised)
 	fake.space.free_bytes = 10 * MIB - 1;
 	now_ms += 1000;
 	cr_expect_eq(store_reserve_more(s, 1, now_ms), -ENOSPC, "less than what is kept free");
+}
+
+/* Two marks: what is open may grow while nothing more is opened. */
+Test(space, two_marks)
+{
+	conf.transfer.disk_free_stop = 4 * MIB;
+	cr_expect_not(store_is_low(s, now_ms));
+	cr_expect_eq(store_reserve(s, 0, now_ms), 0);
+	fake.space.free_bytes = 9 * MIB;
+	now_ms += 1000;
+	cr_expect_eq(store_reserve(s, 0, now_ms), -ENOSPC, "not even one of unknown size");
+	cr_expect_eq(store_reserve(s, 1, now_ms), -ENOSPC);
+	expect_counts(1, 0, 0);
+	cr_expect_eq(store_reserve_more(s, 5 * MIB, now_ms), 0);
+	cr_expect_eq(store_reserve_more(s, 1, now_ms), -ENOSPC);
+	cr_expect_not(store_is_low(s, now_ms));
+	fake.space.free_bytes = 4 * MIB - 1;
+	cr_expect_not(store_is_low(s, now_ms), "it is looked at now and then");
+	now_ms += 1000;
+	cr_expect(store_is_low(s, now_ms));
+	uint32_t readings = fake.readings;
+	for (int i = 0; i < 100; i++)
+		cr_expect(store_is_low(s, now_ms + 1));
+	cr_expect_eq(fake.readings, readings);
+	fake.space.free_bytes = 4 * MIB;
+	now_ms += 1000;
+	cr_expect_not(store_is_low(s, now_ms));
+	/* The lower one is never above the upper one. */
+	conf.transfer.disk_free_min = 2 * MIB;
+	fake.space.free_bytes = 3 * MIB;
+	now_ms += 1000;
+	cr_expect_not(store_is_low(s, now_ms));
 }
 
 /* What has become blocks is not free any more: it must not be counted as neither, nor as both. */
