@@ -30,10 +30,9 @@ def floor_cpu(reports):
 
 
 def daemon_against_floor(lab, volume, modes, load, checksum="none", warm_up=True,
-                         bytes_expected=5 << 29):
-    """Rounds of the daemon and of floors under one load: name → reports. Where nobody sends a
-    checksum, nobody hashes: neither the floor nor the daemon."""
-    daemon = Daemon(lab, volume, f"verify.digest={'asked' if checksum == 'none' else 'always'}")
+                         bytes_expected=3 << 29):
+    """Rounds of the daemon and of floors under one load: name → reports."""
+    daemon = Daemon(lab, volume)
     try:
         sides = {mode: (lambda mode=mode: lab.floor(volume, mode, *load)) for mode in modes}
         sides["daemon"] = lambda: daemon.ingest("--checksum", checksum, *load)
@@ -42,7 +41,7 @@ def daemon_against_floor(lab, volume, modes, load, checksum="none", warm_up=True
         daemon.close()
 
 
-def load_of(segment, total_mib=2048, connections=16, files=32, window=32):
+def load_of(segment, total_mib=1024, connections=16, files=16, window=32):
     return ("--connections", connections, "--files", files, "--size",
             f"{max(1, total_mib // files)}M", "--segment", segment, "--window", window)
 
@@ -135,7 +134,7 @@ def scaling(lab):
     def pinned(to):
         return ("taskset", "-c", ",".join(str(c) for c in to))
 
-    volume, load = lab.volume(), load_of("1M", 2048)
+    volume, load = lab.volume(), load_of("1M")
 
     def one(reactors):
         daemon = Daemon(lab, volume, f"reactors={reactors}", f"verify.threads={reactors}",
@@ -226,10 +225,14 @@ def many_files(lab):
 
 def idle(lab):
     """50,000 idle MQTT 5 connections with keep alive, pinged once a minute"""
-    connections, seconds = 50000, 60
+    wanted, seconds, remark = 50000, 60, ""
     raise_descriptors()
-    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < connections + 1000:
+    # The daemon keeps some for its files and pipes.
+    connections = min(wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 1500)
+    if connections < 1000:
         raise Unavailable("not allowed so many descriptors: ulimit -n")
+    if connections < wanted:
+        remark = f"{connections} connections: more descriptors are not allowed here"
     memory, share, worst = [], [], []
     # A minute a round, and what is counted hardly varies.
     for _ in range(min(lab.runs, 3)):
@@ -240,10 +243,11 @@ def idle(lab):
         finally:
             daemon.close()
         memory.append(report["rss_kib_per_connection"])
-        share.append(report["daemon_cpu_percent"])
+        share.append(report["daemon_cpu_percent"] * wanted / connections)
         worst.append(report["ping_ms"]["p99"])
-    return [Figure("memory of a connection", memory, "<=", 0.7, "KiB"),
-            Figure("daemon's CPU for the pings", share, "<=", 5, "% of a core"),
+    return [Figure("memory of a connection", memory, "<=", 0.7, "KiB", remark),
+            Figure("daemon's CPU for 50,000 pings", share, "<=", 5, "% of a core",
+                   "of fewer, scaled" if remark else ""),
             Figure("ping, p99", worst, unit="ms")]
 
 

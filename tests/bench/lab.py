@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 SETTLED_BYTES = 64 << 20
-SETTLE_SECONDS_MAX = 15
+SETTLE_SECONDS_MAX = 4
 CALM_SHARE = 0.25  # of the processors may others use when a run begins
 DESCRIPTORS = 1 << 18
 MADV_POPULATE_WRITE = 23
@@ -72,7 +72,7 @@ def busy_share(seconds=0.3):
 def warm_memory(most):
     """A virtual machine's host takes free pages back, and fetching one again was seen to cost ten
     times what copying into it does. So that this is no part of the figures, as many free pages as
-    the run will want are touched first."""
+    the run will want are touched first. They stay for some seconds: runs should be short."""
     free = int(re.search(r"^MemFree:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)[1]) << 10
     wanted = min(most, int(free * 0.8)) & -mmap.PAGESIZE
     if wanted > 0:
@@ -117,7 +117,7 @@ class Volume:
         run("mount", self.device, self.dir)
         self.is_mounted = True
 
-    def settle(self, bytes_expected=5 << 29):
+    def settle(self, bytes_expected=3 << 29):
         """Until nothing is written back any more, ours for certain, others' for a while; then
         there are free pages for so many bytes."""
         run("sync", "-f", self.dir)
@@ -282,7 +282,7 @@ class Lab:
         path = volume.subdir("floor")
         return self.tool("floor", "--mode", mode, "--dir", path, *options, prefix=prefix)
 
-    def rounds(self, volume, sides, warm_up=True, bytes_expected=5 << 29):
+    def rounds(self, volume, sides, warm_up=True, bytes_expected=3 << 29):
         """Runs the sides (name → function) by turns, each round in the other direction than the
         one before: name → the reports of all rounds. A first round, to warm up, is thrown away."""
         found = {name: [] for name in sides}
