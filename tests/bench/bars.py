@@ -263,8 +263,9 @@ def ping(lab):
     try:
         volume.throttle()
         for _ in range(lab.runs):
-            volume.settle()
-            with ThreadPoolExecutor(2) as pool:
+            with lab.alone(), ThreadPoolExecutor(2) as pool:
+                volume.settle()
+
                 def ask(of):
                     return lab.tool("ping", "--port", of.port, "--seconds", 5, "--client-prefix",
                                     "honest", prefix=prefix)

@@ -5,6 +5,7 @@ let write-back settle before each, and compare the two of one round.
 """
 
 import contextlib
+import fcntl
 import json
 import mmap
 import os
@@ -23,6 +24,7 @@ SETTLE_SECONDS_MAX = 4
 CALM_SHARE = 0.25  # of the processors may others use when a run begins
 DESCRIPTORS = 1 << 18
 MADV_POPULATE_WRITE = 23
+LOCK = Path(tempfile.gettempdir()) / "sluice-bench.lock"
 
 
 class Unavailable(Exception):
@@ -282,6 +284,15 @@ class Lab:
         path = volume.subdir("floor")
         return self.tool("floor", "--mode", mode, "--dir", path, *options, prefix=prefix)
 
+    @contextlib.contextmanager
+    def alone(self):
+        """Two benchmarks on one machine go by turns, run by run."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # another user's
+                lock = stack.enter_context(open(LOCK, "ab"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def rounds(self, volume, sides, warm_up=True, bytes_expected=3 << 29):
         """Runs the sides (name → function) by turns, each round in the other direction than the
         one before: name → the reports of all rounds. A first round, to warm up, is thrown away."""
@@ -289,8 +300,9 @@ class Lab:
         for at in range(-1 if warm_up else 0, self.runs):
             names = list(sides) if at % 2 == 0 else list(reversed(sides))
             for name in names:
-                volume.settle(bytes_expected)
-                report = sides[name]()
+                with self.alone():
+                    volume.settle(bytes_expected)
+                    report = sides[name]()
                 if at >= 0:
                     found[name].append(report)
         return found
