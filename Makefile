@@ -164,7 +164,7 @@ $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(runner_obj) $(BUILD)/libsluice.a
 	@$(if $(V),,echo '  LINK  $@')
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $(linked) $(PKG_LIBS) $(runner_lib)
 $(call of_daemon,$(unit_bin),test_): $(BUILD)/libdaemon.a
-$(BUILD)/unit/test_broker_model $(BUILD)/unit/test_upload_model: $(BUILD)/libdaemon.a
+$(addprefix $(BUILD)/unit/test_,broker_model upload_model journal_failures): $(BUILD)/libdaemon.a
 
 # With libFuzzer in the variant of that name; else with a main that replays the corpus.
 ifeq ($(VARIANT),fuzz)

@@ -498,6 +498,25 @@ static void seed_for_fin(struct transfer *t)
 		fin_fail(t, &o);
 }
 
+/* Nothing is being hashed at present. */
+static void verifying_step(struct transfer *t)
+{
+	if (t->aborts) {
+		struct outcome o;
+		outcome_fail(&o, MQTT_RC_UNSPECIFIED, "aborted", false);
+		fin_fail(t, &o);
+		return;
+	}
+	if (transfer_is_hashed(t) && t->frontier > t->fins->size)
+		transfer_rewind(t, t->fins->size);
+	if (!transfer_is_hashed(t) || t->frontier == t->fins->size)
+		fin_compare(t);
+	else if (t->staging_state == STAGING_FAILED)
+		transfer_on_hash_failed(t, t->staging_err);
+	else
+		transfer_hash_step(t);
+}
+
 /* --- the switch ------------------------------------------------------------------------------- */
 
 void transfer_step(struct transfer *t)
@@ -527,22 +546,8 @@ void transfer_step(struct transfer *t)
 			}
 			break;
 		case TRANSFER_VERIFYING:
-			if (t->hashing)
-				break;
-			if (t->aborts) {
-				struct outcome o;
-				outcome_fail(&o, MQTT_RC_UNSPECIFIED, "aborted", false);
-				fin_fail(t, &o);
-				break;
-			}
-			if (transfer_is_hashed(t) && t->frontier > t->fins->size)
-				transfer_rewind(t, t->fins->size);
-			if (!transfer_is_hashed(t) || t->frontier == t->fins->size)
-				fin_compare(t);
-			else if (t->staging_state == STAGING_FAILED)
-				transfer_on_hash_failed(t, t->staging_err);
-			else
-				transfer_hash_step(t);
+			if (!t->hashing)
+				verifying_step(t);
 			break;
 		case TRANSFER_PUBLISHING:
 			if (!t->publish)
