@@ -29,7 +29,8 @@
  * Midstates are kept at their boundaries, so nothing in a chain goes across one.
  *
  * Deliberately not here: small segments. Their checksum is computed from memory, before they are
- * written; the file's digest is of what can be read from the file.
+ * written; the file's digest is of what can be read from the file, unless the whole of it is one
+ * small write (group.c).
  */
 #include <assert.h>
 #include "segment.h"

@@ -20,7 +20,7 @@
  * A segment of a connection of durability power stays in the list, its range locked, until its bytes
  * are on the disk (sync.c); only then does it count.
  *
- * Neighbouring small segments that may start together become one gathered write.
+ * Neighbouring small segments that may start together become one gathered write (group.c).
  */
 #include "upload.h"
 
@@ -29,22 +29,12 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
 #include "log.h"
 #include "mqtt.h"
 #include "segment.h"
 #include "spool.h"
 
-enum { GROUP_MAX = 64, EXPORT_FDS_MAX = 16, LOCKED_MAX = 16 };
-
-struct group {
-	struct op op;
-	struct transfer *t;
-	struct seg *segs;    /* by group_next, in file order */
-	uint64_t off, bytes;
-	uint32_t count;
-	struct iovec iov[GROUP_MAX];
-};
+enum { EXPORT_FDS_MAX = 16, LOCKED_MAX = 16 };
 
 /* --- life ------------------------------------------------------------------------------------- */
 
@@ -103,7 +93,7 @@ static void list_remove(struct seg *s)
 	s->pprev = NULL;
 }
 
-static void set_state(struct seg *s, enum seg_state state)
+void seg_set_state(struct seg *s, enum seg_state state)
 {
 	if (s->state == SEG_QUEUED && s->pprev)
 		s->t->segs_queued--;
@@ -189,7 +179,7 @@ static void on_settled(struct journal_waiter *w, int err)
 static void seg_wait_journal(struct seg *s)
 {
 	list_remove(s);
-	set_state(s, SEG_SETTLING);
+	seg_set_state(s, SEG_SETTLING);
 	buf_unref(s->buf);
 	s->buf = NULL;
 	s->waiter.done = on_settled;
@@ -224,7 +214,7 @@ static void on_synced(struct journal_waiter *w, int err)
 
 static void seg_sync(struct seg *s)
 {
-	set_state(s, SEG_SYNCING);
+	seg_set_state(s, SEG_SYNCING);
 	buf_unref(s->buf);
 	s->buf = NULL;
 	s->waiter.done = on_synced;
@@ -232,7 +222,7 @@ static void seg_sync(struct seg *s)
 }
 
 /* The bytes are where they belong. */
-static void seg_settle(struct seg *s)
+void seg_settle(struct seg *s)
 {
 	if (s->t->state == TRANSFER_EXPORTED)
 		seg_count(s, RECORD_EXTENT); /* compared with an export, which is on the disk */
@@ -257,75 +247,6 @@ static void seg_settle_unchanged(struct seg *s)
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
-static void on_group_written(struct op *op)
-{
-	struct group *g = container_of(op, struct group, op);
-	struct transfer *t = g->t;
-	int err = op->res < 0 ? op->res : 0;
-	if (!err && (uint64_t)op->res < g->bytes) {
-		/* Short: go on behind what was written. */
-		uint64_t put = (uint64_t)op->res;
-		g->off += put;
-		g->bytes -= put;
-		uint32_t i = 0;
-		for (; put >= g->iov[i].iov_len; i++)
-			put -= g->iov[i].iov_len;
-		memmove(g->iov, g->iov + i, (g->count - i) * sizeof(g->iov[0]));
-		g->count -= i;
-		g->iov[0].iov_base = (uint8_t *)g->iov[0].iov_base + put;
-		g->iov[0].iov_len -= put;
-		if (op->res > 0) {
-			ring_writev(t->u->rt->ring, &g->op, t->fd, g->iov, g->count, g->off);
-			return;
-		}
-		err = -EIO;
-	}
-	struct seg *s = g->segs;
-	while (s) {
-		struct seg *next = s->group_next;
-		s->group_next = NULL;
-		if (err)
-			seg_fail_errno(s, err);
-		else
-			seg_settle(s);
-		s = next;
-	}
-	free(g);
-	staging_put(t);
-	if (!t->gone)
-		transfer_step(t);
-	transfer_unpin(t);
-}
-
-/* Writes small segments that follow each other in the file. The staging file is counted by the
- * caller. */
-static void group_write(struct transfer *t, struct seg *first)
-{
-	struct group *g = calloc(1, sizeof(*g));
-	if (!g) {
-		staging_put(t);
-		while (first) {
-			struct seg *next = first->group_next;
-			seg_fail_errno(first, -ENOMEM);
-			first = next;
-		}
-		return;
-	}
-	g->op.done = on_group_written;
-	g->t = t;
-	g->segs = first;
-	g->off = first->off;
-	for (struct seg *s = first; s; s = s->group_next) {
-		set_state(s, SEG_WRITING);
-		s->staging_gen = t->staging_gen;
-		g->iov[g->count++] = (struct iovec){(void *)s->payload, s->bytes};
-		g->bytes += s->bytes;
-	}
-	STAT_ADD(t->u->rt, bytes_copied, g->bytes);
-	transfer_pin(t);
-	ring_writev(t->u->rt->ring, &g->op, t->fd, g->iov, g->count, g->off);
-}
-
 static void on_copied(struct seg *s, int err)
 {
 	staging_put(s->t);
@@ -343,7 +264,7 @@ static bool seg_write(struct seg *s)
 		return false;
 	s->group_next = NULL;
 	if (s->stream) {
-		set_state(s, SEG_WRITING);
+		seg_set_state(s, SEG_WRITING);
 		s->staging_gen = s->t->staging_gen;
 		stream_copy(s, on_copied);
 	} else {
@@ -432,7 +353,7 @@ static void checked_against_staging(struct seg *s)
 		/* After a power cut no old record may vouch for the new bytes. */
 		bool was_synced = cover_overlaps(&s->t->synced, s->off, seg_end(s));
 		transfer_uncover(s->t, s->off, seg_end(s));
-		set_state(s, SEG_UNCOVERING);
+		seg_set_state(s, SEG_UNCOVERING);
 		s->waiter.done = on_uncovered;
 		journal_wait(s->u->rt->journal, &s->waiter, was_synced ? JOURNAL_SYNCED : JOURNAL_WRITTEN);
 	} else if (s->stream && stream_scratch_fd(s) < 0) {
@@ -486,7 +407,7 @@ static struct verify_range seg_source(const struct seg *s)
 
 static void check_submit(struct seg *s)
 {
-	set_state(s, SEG_CHECKING);
+	seg_set_state(s, SEG_CHECKING);
 	s->job.op.done = on_checked;
 	s->job.ring = s->u->rt->ring;
 	s->job.bytes = s->bytes;
@@ -522,7 +443,7 @@ static bool check_against_export(struct seg *s)
 	s->job.differs = true;
 	int fd = sys_openat(s->u->store->export_fd, t->exported.path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
 	if (fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM) {
-		set_state(s, SEG_CHECKING);
+		seg_set_state(s, SEG_CHECKING);
 		seg_fail_errno(s, fd); /* whether the file is there is not known */
 		return true;
 	}
@@ -533,10 +454,10 @@ static bool check_against_export(struct seg *s)
 		s->job.with = (struct verify_range){.fd = fd, .off = s->off};
 		check_submit(s);
 	} else if (!same_file && s->reply->dup && !s->has_checksum) {
-		set_state(s, SEG_CHECKING);
+		seg_set_state(s, SEG_CHECKING);
 		seg_settle_unchanged(s); /* can't be compared, but says of itself that it is a repetition */
 	} else {
-		set_state(s, SEG_CHECKING);
+		seg_set_state(s, SEG_CHECKING);
 		seg_to_next_generation(s);
 	}
 	return true;
@@ -553,7 +474,7 @@ static bool seg_check(struct seg *s)
 	s->job.compares = cover_overlaps(&t->cover, s->off, seg_end(s));
 	bool in_staging = s->stream && stream_scratch_fd(s) < 0;
 	if (in_staging && s->staging_gen != t->staging_gen) {
-		set_state(s, SEG_CHECKING);
+		seg_set_state(s, SEG_CHECKING);
 		seg_fail_errno(s, -EIO); /* its file has been replaced */
 		return true;
 	}
@@ -630,7 +551,7 @@ static bool seg_start(struct transfer *t, struct seg *s)
 	bool to_scratch = t->state == TRANSFER_EXPORTED || cover_overlaps(&t->cover, s->off, seg_end(s));
 	if (!to_scratch && !staging_get(t))
 		return false;
-	set_state(s, SEG_RECEIVING);
+	seg_set_state(s, SEG_RECEIVING);
 	s->staging_gen = t->staging_gen;
 	stream_start(s, to_scratch);
 	return true;
@@ -645,7 +566,7 @@ static void fail_queued(struct transfer *t)
 			s = s->next;
 		if (!s)
 			return;
-		set_state(s, SEG_CHECKING);
+		seg_set_state(s, SEG_CHECKING);
 		seg_fail_errno(s, err);
 	}
 }

@@ -71,6 +71,18 @@ static inline uint64_t seg_end(const struct seg *s)
 	return s->off + s->bytes;
 }
 
+enum { GROUP_MAX = 64 };
+
+/* --- group.c, for ingest.c --- */
+/* Writes small segments, GROUP_MAX at most, that follow each other in the file: linked by group_next.
+ * The staging file is counted by the caller. Each ends in seg_settle, or fails. */
+void group_write(struct transfer *t, struct seg *first);
+
+/* --- ingest.c, for group.c --- */
+void seg_set_state(struct seg *s, enum seg_state state);
+/* The bytes are where they belong. */
+void seg_settle(struct seg *s);
+
 /* --- ingest.c, for stream.c --- */
 /* A new segment of payload_bytes, queued in its transfer. NULL: the reply is finished already. */
 struct seg *ingest_open(struct uploads *u, const struct upload_id *id, const struct filecmd *cmd,

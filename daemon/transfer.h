@@ -152,7 +152,7 @@ struct transfer {
 	uint64_t frontier;
 	uint64_t contiguous;     /* end of the covered run from 0 */
 	uint64_t backlog;        /* of the daemon's total: contiguous − frontier as last accounted */
-	uint32_t hashing;        /* jobs in flight that feed the hash: hash_job, segments of a chain */
+	uint32_t hashing;        /* in flight that feed the hash: hash_job, segments of a chain, a group */
 	bool hash_stalled;       /* reading back failed: tried again at the next fin, not before */
 	uint32_t content_gen;    /* counts uncovers and failures: a hash over an older one is dropped */
 	uint32_t hash_gen;

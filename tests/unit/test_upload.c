@@ -112,6 +112,69 @@ Test(upload, last_write_wins)
 	bench_fini(&b);
 }
 
+static uint64_t frontier(struct bench *b)
+{
+	const struct transfer *t = transfer_find(b->rt.uploads, &ID);
+	cr_assert_eq(t->hashing, 0);
+	return t->frontier;
+}
+
+/* By the thread that writes it: a job for the verify pool begins at verify.step bytes, or with the
+ * fin. */
+Test(upload, a_whole_small_file_is_hashed_as_it_is_written)
+{
+	struct bench b;
+	uint8_t digest[32];
+	bench_init(&b);
+	assert_ok(do_init(&b, "{\"name\":\"a\",\"size\":5}"));
+	assert_ok(do_small(&b, 0, "hello", 5));
+	cr_assert_eq(frontier(&b), 5);
+	/* Something else in its place, and then no longer the whole. */
+	assert_ok(do_small(&b, 0, "hallo", 5));
+	cr_assert_eq(frontier(&b), 5);
+	assert_ok(do_small(&b, 1, "u", 1));
+	cr_assert_eq(frontier(&b), 0);
+	digest_of((const uint8_t *)"hullo", 5, digest);
+	assert_ok(do_fin(&b, 5, digest));
+	assert_file(&b, "cam/f1/a", (const uint8_t *)"hullo", 5);
+	bench_fini(&b);
+}
+
+/* The declared size is not the last word: a fin for less, and for more. */
+Test(upload, what_was_hashed_as_a_whole_is_hashed_again_for_another_size)
+{
+	for (uint64_t size = 3; size <= 7; size += 4) {
+		struct bench b;
+		uint8_t digest[32];
+		bench_init(&b);
+		assert_ok(do_init(&b, "{\"name\":\"a\",\"size\":5}"));
+		assert_ok(do_small(&b, 0, "hello", 5));
+		assert_ok(do_small(&b, 5, "es", 2));
+		cr_assert_eq(frontier(&b), 5);
+		digest_of((const uint8_t *)"helloes", (uint32_t)size, digest);
+		assert_ok(do_fin(&b, size, digest));
+		assert_file(&b, "cam/f1/a", (const uint8_t *)"helloes", (uint32_t)size);
+		bench_fini(&b);
+	}
+}
+
+/* The blocks of a small file are taken when it is written back, those of a larger one at init. */
+Test(upload, small_files_are_not_preallocated)
+{
+	struct bench b;
+	bench_init(&b);
+	assert_ok(do_init(&b, "{\"name\":\"a\",\"size\":65536}"));
+	const struct transfer *t = transfer_find(b.rt.uploads, &ID);
+	cr_assert_eq(t->fallocated, 0);
+	cr_assert_eq(atomic_load(&b.rt.store->unallocated_bytes), 65536, "it is accounted for");
+	assert_ok(do_abort(&b));
+	assert_ok(do_init(&b, "{\"name\":\"a\",\"size\":65537}"));
+	t = transfer_find(b.rt.uploads, &ID);
+	cr_assert_eq(t->fallocated, 65537);
+	cr_assert_eq(atomic_load(&b.rt.store->unallocated_bytes), 0);
+	bench_fini(&b);
+}
+
 Test(upload, abort_forgets_all)
 {
 	struct bench b;
