@@ -96,7 +96,7 @@ struct conf {
 		uint32_t buffers_max;    /* buffers: 128 per reactor */
 		uint32_t splices_max;    /* splices: 6 file splices at once per reactor */
 		uint32_t workers_max;    /* workers: 24 kernel workers per reactor */
-		uint32_t open_files_max; /* open_files: 256 idle staging files open per reactor */
+		uint32_t open_files_max; /* open_files: 4096 idle staging files open per reactor */
 		uint64_t journal_bytes;  /* journal_size: 16MiB per journal file */
 	} io;
 	struct {

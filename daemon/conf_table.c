@@ -123,7 +123,7 @@ const struct conf_key conf_keys[] = {
 	COUNT("io.buffers", io.buffers_max, "128", 2, 32768),
 	COUNT("io.splices", io.splices_max, "6", 1, 1024),
 	COUNT("io.workers", io.workers_max, "24", 2, 4096),
-	COUNT("io.open_files", io.open_files_max, "256", 1, 1000000),
+	COUNT("io.open_files", io.open_files_max, "4096", 1, 1000000),
 	SIZE64("io.journal_size", io.journal_bytes, "16MiB", 64 * KIB, 64 * GIB),
 
 	COUNT_AUTO("verify.threads", verify.threads, 1, 256),

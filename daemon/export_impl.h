@@ -69,6 +69,7 @@ struct exporter {
 	/* The thread's */
 	int fs_fd;                /* for syncfs alone, so that no error is told to somebody else; −1 */
 	bool has_fs_failed;       /* syncfs reported an error: never believed again */
+	uint32_t rounds_each;     /* the last one took long: for so many rounds it needs little that is dirty */
 	uint64_t synced_dirs[SYNCED_SLOTS]; /* hashes of directories whose entry is durable */
 };
 

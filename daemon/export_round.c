@@ -8,9 +8,9 @@
  * a round share its commits, and the stages of different files share them too.
  *
  * With more than a few files that is one syncfs. It writes back everything on the file system, also
- * what no publish waits for, so where much is dirty (a large upload is under way) each file is
- * synced by itself instead: write-back is started for all before the first fsync waits, so that
- * again most find their commit done.
+ * what no publish waits for. So where much is dirty on the machine, and it was seen to take long (a
+ * large upload is under way), each file is synced by itself for some rounds: write-back is started
+ * for all before the first fsync waits, so that again most find their commit done.
  *
  * syncfs tells of a lost write once, of whichever file. So after an error it is not believed any
  * more: from then on, and for the round at hand, each file is synced by itself and tells of its own
@@ -32,8 +32,12 @@
 #include "log.h"
 
 /* What else is written back by a syncfs may cost no more than the fsyncs that it saves: one is about
- * a millisecond, even where the commit is done. */
-enum { DIRTY_BYTES_MIN = 16 << 20, DIRTY_BYTES_PER_FSYNC = 2 << 20 };
+ * a millisecond, even where the commit is done. What else is dirty is known for the machine only. */
+enum {
+	DIRTY_BYTES_MIN = 16 << 20, DIRTY_BYTES_PER_FSYNC = 2 << 20,
+	SYNCFS_MS_MAX = 100, /* what is dirty may lie elsewhere, or the disk be fast */
+	ROUNDS_EACH = 32,
+};
 
 /* --- directories known to be durable ---------------------------------------------------------- */
 
@@ -197,17 +201,24 @@ static void sync_each(struct exporter *x)
 }
 
 /* Is everything on the file system to be synced rather than each file? */
-static bool is_together(const struct exporter *x)
+static bool is_together(struct exporter *x)
 {
 	uint64_t most = DIRTY_BYTES_MIN;
 	for (const struct publish *p = x->round; p; p = p->next)
 		most += p->err ? 0 : DIRTY_BYTES_PER_FSYNC;
-	return x->is_together && x->fs_fd >= 0 && sys_dirty_bytes() <= most;
+	if (!x->is_together || x->fs_fd < 0)
+		return false;
+	if (x->rounds_each == 0 || sys_dirty_bytes() <= most)
+		return true;
+	x->rounds_each--;
+	return false;
 }
 
 static void sync_together(struct exporter *x)
 {
+	uint64_t from_ms = sys_mono_ms();
 	int err = sys_syncfs(x->fs_fd);
+	x->rounds_each = sys_mono_ms() - from_ms > SYNCFS_MS_MAX ? ROUNDS_EACH : 0;
 	if (err) {
 		log_error("a file system failed to sync: from now on each file is synced by itself",
 			LE("error", err), NULL);

@@ -56,6 +56,18 @@ static uint32_t reactors_wanted(const struct conf *conf)
 	return cpus < 1 ? 1 : cpus > REACTORS_MAX ? REACTORS_MAX : (uint32_t)cpus;
 }
 
+/* Where descriptors are scarce, files take at most a part of them. Before a reactor looks. */
+static void fit_files(struct server *s)
+{
+	uint64_t each = s->descriptors / s->count;
+	uint32_t files = each / 8 < 1 ? 1 : each / 8 > UINT32_MAX ? UINT32_MAX : (uint32_t)(each / 8);
+	uint32_t publishes = files / 4 < 1 ? 1 : files / 4;
+	if (s->conf.io.open_files_max > files)
+		s->conf.io.open_files_max = files;
+	if (s->conf.export.parallel_max > publishes)
+		s->conf.export.parallel_max = publishes;
+}
+
 /* Raises the limit as far as it goes. What it allows must be enough to run at all. */
 static int raise_descriptors(struct server *s)
 {
@@ -67,8 +79,10 @@ static int raise_descriptors(struct server *s)
 	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
 		getrlimit(RLIMIT_NOFILE, &limit);
 	s->descriptors = limit.rlim_cur;
-	if (s->descriptors >= least)
+	if (s->descriptors >= least) {
+		fit_files(s);
 		return 0;
+	}
 	snprintf(s->error, sizeof(s->error),
 		"only %llu file descriptors are allowed, but %llu are needed at least: raise the "
 		"limit (LimitNOFILE= in the unit, or ulimit -n)",

@@ -32,13 +32,13 @@ static struct {
 /* What the tests of many files look at and change: paths that contain `path` are met. */
 static struct {
 	uint32_t syncfs_count, fsync_count;
-	uint64_t dirty_bytes;
+	uint64_t dirty_bytes, syncfs_ms, now_ms;
 	int syncfs_res;
 	const char *path;
 	int mkdir_res, open_res;          /* instead of the call; 0: nothing is replaced */
 	uint32_t manifest_fsyncs_fail;    /* so many, from the first */
 	const char *blocks_rename;        /* a file of that path appears before the first rename */
-} many = {.dirty_bytes = UINT64_MAX};
+} many = {.dirty_bytes = UINT64_MAX, .syncfs_ms = 5000};
 
 static void run(const char *format, const char *a, const char *b)
 {
@@ -130,7 +130,13 @@ static int hooked_fsync(int fd)
 static int hooked_syncfs(int fd)
 {
 	many.syncfs_count++;
+	many.now_ms += many.syncfs_ms;
 	return many.syncfs_res ? many.syncfs_res : sys_syncfs(fd);
+}
+
+static uint64_t hooked_mono_ms(void)
+{
+	return many.now_ms;
 }
 
 static uint64_t hooked_dirty_bytes(void)
@@ -155,6 +161,7 @@ static int hooked_renameat2(int from_dir, const char *from, int to_dir, const ch
 #define sys_fsync hooked_fsync
 #define sys_syncfs hooked_syncfs
 #define sys_dirty_bytes hooked_dirty_bytes
+#define sys_mono_ms hooked_mono_ms
 #define sys_renameat2 hooked_renameat2
 #include "export_round.c"
 #undef sys_mkdirat
@@ -163,6 +170,7 @@ static int hooked_renameat2(int from_dir, const char *from, int to_dir, const ch
 #undef sys_fsync
 #undef sys_syncfs
 #undef sys_dirty_bytes
+#undef sys_mono_ms
 #undef sys_renameat2
 
 static void on_sync(struct op *op)
@@ -577,14 +585,28 @@ Test(export, many_become_durable_together)
 	fleet_end(&f);
 }
 
+/* Where much is dirty a sync of all is tried, and if it took long each is synced by itself. */
 Test(export, where_much_is_dirty_each_is_synced_by_itself)
 {
 	struct fleet f;
 	fleet_begin(&f);
 	fleet_fin(&f);
 	fleet_check_but(&f, -1);
-	cr_assert_eq(many.syncfs_count, 0);
+	cr_assert_eq(many.syncfs_count, 1);
 	cr_assert_geq(many.fsync_count, 2 * FILES, "manifests and directories");
+	fleet_end(&f);
+}
+
+/* Dirty is what belongs to others: the sync of all was quick. */
+Test(export, where_much_is_dirty_elsewhere_all_is_synced_together)
+{
+	struct fleet f;
+	many.syncfs_ms = 3;
+	fleet_begin(&f);
+	fleet_fin(&f);
+	fleet_check_but(&f, -1);
+	cr_assert_geq(many.syncfs_count, 3);
+	cr_assert_eq(many.fsync_count, 0);
 	fleet_end(&f);
 }
 
