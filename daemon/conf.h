@@ -74,6 +74,7 @@ struct conf {
 		uint32_t replay_window_s;    /* replay_window: 24h */
 		uint32_t replay_max;         /* replay_max: 100000 finished transfers remembered */
 		enum conf_prealloc prealloc; /* preallocate: reserve | sparse */
+		uint64_t sync_bytes;         /* sync_every: 4GiB of a transfer in sequence; 0: at fin alone */
 		uint64_t disk_free_min;      /* disk_free_min: 64MiB; below it no transfer is opened */
 		uint64_t disk_free_stop;     /* disk_free_stop: 16MiB; below it no segment that needs
 					      * space is taken; at most disk_free_min counts */

@@ -104,6 +104,7 @@ const struct conf_key conf_keys[] = {
 	COUNT("transfer.replay_max", transfer.replay_max, "100000", 0, 100000000),
 	WORD("transfer.preallocate", transfer.prealloc, enum conf_prealloc, "reserve",
 		prealloc_words),
+	SIZE64("transfer.sync_every", transfer.sync_bytes, "4GiB", 0, 4096 * TIB),
 	SIZE64("transfer.disk_free_min", transfer.disk_free_min, "64MiB", 0, 4096 * TIB),
 	SIZE64("transfer.disk_free_stop", transfer.disk_free_stop, "16MiB", 0, 4096 * TIB),
 

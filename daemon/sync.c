@@ -16,7 +16,8 @@
  *     wanted ──no sync runs──► running: data ──entry is synced──► done
  *                                       └─► entry ──────────────► done
  *
- * Bytes synced for any other reason, a fin, are marked SYNCED too: after a power cut they count.
+ * Bytes synced for any other reason are marked SYNCED too, for after a power cut: those of a fin, and
+ * those of a long transfer, which is synced every transfer.sync_every bytes at any level.
  *
  * A sync that fails is final for the file: the kernel reports lost writes once, and the next fsync
  * succeeds over them. All that is not marked synced is missing from then on (transfer_lose), who
@@ -42,6 +43,15 @@ void sync_init(struct transfer *t)
 void sync_init_all(struct uploads *u)
 {
 	u->entry_op.done = on_entry_synced;
+}
+
+static void want(struct transfer *t, struct journal_waiter *w)
+{
+	assert(!w->waiting);
+	w->waiting = true;
+	w->next = NULL;
+	*t->sync_wanted_tail = w;
+	t->sync_wanted_tail = &w->next;
 }
 
 static void wanted_to_running(struct transfer *t)
@@ -128,8 +138,42 @@ static void on_data_synced(struct op *op)
 	}
 }
 
+/* --- of long transfers ------------------------------------------------------------------------ */
+
+static void on_mark_synced(struct journal_waiter *w, int err)
+{
+	struct transfer *t = container_of(w, struct transfer, mark_waiter);
+	struct record r = {.type = RECORD_SYNCED, .tid = t->tid, .to = t->mark_to};
+	t->mark_after = err ? UINT64_MAX : t->mark_to + t->u->conf->transfer.sync_bytes;
+	/* What was written over meanwhile may not be what was synced. */
+	if (!err && !t->gone && t->mark_gen == t->content_gen && transfer_add_synced(t, 0, t->mark_to) == 0)
+		journal_append(t->u->rt->journal, &r);
+}
+
+/* How far the content from 0 on is marked. */
+static uint64_t marked_end(const struct transfer *t)
+{
+	bool present;
+	uint64_t end = cover_run_end(&t->synced, 0, &present);
+	return present ? end : 0;
+}
+
+static void mark_step(struct transfer *t)
+{
+	uint64_t every = t->u->conf->transfer.sync_bytes;
+	if (every == 0 || t->contiguous < every || t->contiguous < t->mark_after ||
+		t->mark_waiter.waiting || t->state != TRANSFER_OPEN || t->gone || t->broken ||
+		t->contiguous - marked_end(t) < every)
+		return;
+	t->mark_to = t->contiguous;
+	t->mark_gen = t->content_gen;
+	t->mark_waiter.done = on_mark_synced;
+	want(t, &t->mark_waiter);
+}
+
 void sync_step(struct transfer *t)
 {
+	mark_step(t);
 	if (!t->sync_wanted || t->syncing)
 		return;
 	if (!staging_get(t)) {
@@ -152,11 +196,7 @@ void sync_step(struct transfer *t)
 
 void sync_file(struct transfer *t, struct journal_waiter *w, bool is_whole)
 {
-	assert(!w->waiting);
-	w->waiting = true;
-	w->next = NULL;
-	*t->sync_wanted_tail = w;
-	t->sync_wanted_tail = &w->next;
+	want(t, w);
 	t->sync_whole |= is_whole;
 	sync_step(t);
 }

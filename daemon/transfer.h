@@ -133,6 +133,10 @@ struct transfer {
 	struct journal_waiter *sync_wanted, **sync_wanted_tail; /* for the next one */
 	struct journal_waiter *sync_running;
 	struct transfer *entry_next; /* waits for the directory */
+	struct journal_waiter mark_waiter; /* of a sync that nobody waits for */
+	uint64_t mark_to;        /* the content below is to be marked synced when it ends */
+	uint64_t mark_after;     /* the next one is due when so much is there in sequence */
+	uint32_t mark_gen;       /* content_gen when it began */
 
 	/* content */
 	struct cover cover;      /* open: staged and journaled bytes. Exported: bytes acknowledged as replays */

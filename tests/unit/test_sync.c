@@ -15,6 +15,7 @@ static struct {
 	void (*data_done)(struct op *op), (*entry_done)(struct op *op);
 	uint32_t data_fails, entry_fails; /* so many of the next ones */
 	uint32_t data_syncs, entry_syncs;
+	bool changes;                     /* content is taken out while the file is synced */
 	const struct caught *early;       /* not answered before the journal is synced */
 } hook;
 
@@ -36,6 +37,8 @@ static void on_data(struct op *op)
 		cr_assert_eq(hook.entry_syncs, 0);
 		cr_assert_eq(the_transfer(hook.b)->cover.bytes, 0, "it counts too early");
 	}
+	if (hook.changes)
+		transfer_uncover(the_transfer(hook.b), 15000, 15010);
 	if (hook.data_fails) {
 		hook.data_fails--;
 		op->res = -EIO;
@@ -443,6 +446,41 @@ Test(sync, replays_of_a_power_connection_survive)
 	cr_assert_eq(do_status(&b).o.received, BYTES);
 	assert_ok(do_fin(&b, BYTES, NULL));
 	assert_file(&b, "cam/f1~2/a", data, BYTES);
+	free(data);
+	bench_fini(&b);
+}
+
+/* At any level a long transfer is synced now and then; not what is written over meanwhile. */
+Test(sync, a_long_transfer_is_synced_now_and_then)
+{
+	struct bench b;
+	uint8_t *data = noise(BYTES, 1);
+	begin(&b);
+	b.conf.transfer.sync_bytes = 10000;
+	assert_ok(crash(&b, 50000, data + 50000, 20000));
+	assert_ok(crash(&b, 0, data, 9999));
+	cr_assert_eq(hook.data_syncs, 0, "not enough in sequence");
+	assert_ok(crash(&b, 9999, data + 9999, 2));
+	cr_assert_eq(hook.data_syncs, 1);
+	cr_assert_eq(the_transfer(&b)->synced.bytes, 10001);
+	assert_ok(crash(&b, 10001, data + 10001, 9999));
+	cr_assert_eq(hook.data_syncs, 1);
+	hook.data_fails = 1;
+	assert_ok(crash(&b, 20000, data + 20000, 1));
+	cr_assert_eq(hook.data_syncs, 2);
+	cr_assert_eq(do_status(&b).o.received, 10001, "that one failed: what it was to sync is lost");
+	assert_ok(do_large(&b, 10001, data + 10001, 30000, 0, NULL));
+	cr_assert_eq(hook.data_syncs, 2, "no more of them");
+	restart_machine(&b);
+	cr_assert_eq(do_status(&b).o.received, 10001);
+	/* While it runs, something changes. */
+	b.conf.transfer.sync_bytes = 10000;
+	hook.changes = true;
+	assert_ok(crash(&b, 10001, data + 10001, 11000));
+	cr_assert_eq(hook.data_syncs, 1);
+	cr_assert_eq(the_transfer(&b)->synced.bytes, 10001, "not marked");
+	restart_machine(&b);
+	cr_assert_eq(do_status(&b).o.received, 10001);
 	free(data);
 	bench_fini(&b);
 }
