@@ -81,8 +81,8 @@ demo: deps deps-demo
 	@tests/demo.sh $(BUILD)
 
 check: deps deps-check
-	@$(compile) programs unit-programs fuzz-programs
-	@tests/check.sh $(BUILD) unit fuzz e2e
+	@$(compile) programs unit-programs fuzz-programs sim-programs
+	@tests/check.sh $(BUILD) unit fuzz sim e2e
 
 unit: deps deps-unit
 	@$(compile) unit-programs

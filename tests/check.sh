@@ -2,7 +2,7 @@
 # Runs the named parts of the tests on what is built in a directory, and ends with one line "N passed, N failed"
 # that sums them up. Fails when anything failed, or when a part ran no test at all.
 #
-#   tests/check.sh BUILD unit|fuzz|e2e...
+#   tests/check.sh BUILD unit|fuzz|sim|e2e...
 
 set -u
 build=$1
@@ -64,6 +64,17 @@ run_fuzz() {
 	done
 }
 
+# Two tests: the seeds that are kept, each twice, and so many others.
+run_sim() {
+	if timeout -k 5 300 tests/sim/run.sh "$build" 3000 >"$log" 2>&1 </dev/null; then
+		cat "$log"
+		passed=$((passed + 2))
+	else
+		cat "$log"
+		fail "the simulator"
+	fi
+}
+
 # The runner prints as it goes; its last line is its own sum.
 run_e2e() {
 	{ timeout -k 10 1800 "${PYTHON:-python3}" tests/run.py --build "$build" </dev/null 2>&1; echo "status $?"; } | tee "$log" |
@@ -86,6 +97,7 @@ for part in "$@"; do
 	case $part in
 	unit) run_unit ;;
 	fuzz) run_fuzz ;;
+	sim) run_sim ;;
 	e2e) run_e2e ;;
 	*) fail "there is no part $part" ;;
 	esac

@@ -70,6 +70,10 @@ void sim_fail(const char *format, ...) __attribute__((noreturn, format(printf, 1
 /* Runs body(arg); returns when it does, or when sim_fail was called in it. */
 void sim_guard(void (*body)(void *arg), void *arg);
 
+/* Something happens just before or after which a crash would be interesting; a weight in 10000. */
+void sim_moment(uint32_t weight);
+void sim_on_moments(void (*fn)(uint32_t weight));  /* of sim_world.c */
+
 /* --- sim_memory.c: what the daemon allocates -------------------------------------------------- */
 
 void *sim_alloc(size_t bytes);       /* the simulator's own memory, zeroed */

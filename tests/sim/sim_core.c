@@ -23,6 +23,7 @@ static struct event *heap;
 static size_t heap_count, heap_max;
 static uint64_t heap_order;
 static sigjmp_buf guard_env;
+static void (*on_moment)(uint32_t weight);
 
 /* --- chance ----------------------------------------------------------------------------------- */
 
@@ -136,6 +137,17 @@ void sim_reset(uint64_t seed)
 	sim = (struct sim){.seed = seed, .now_ns = 1000 * SIM_S, .tracing = tracing};
 	sim.random[0] = splitmix(&state);
 	sim.random[1] = splitmix(&state);
+}
+
+void sim_moment(uint32_t weight)
+{
+	if (on_moment && sim.life)
+		on_moment(weight);
+}
+
+void sim_on_moments(void (*fn)(uint32_t weight))
+{
+	on_moment = fn;
 }
 
 void sim_fini(void)

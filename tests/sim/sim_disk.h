@@ -25,6 +25,7 @@ struct disk_conf {
 	bool is_strict;          /* POSIX promises no more; else like ext4 */
 	bool no_fallocate;
 	bool spares_journal;     /* faults meet other files only */
+	uint32_t dirty_chance;   /* in 10000: much is dirty when asked */
 	/* Faults, in 10000: */
 	uint32_t eio_write, eio_read, eio_sync, enospc;
 	uint32_t short_write;    /* no fault: of any file but a journal, always */

@@ -188,6 +188,7 @@ static void appeared(struct file *f, struct inode *dir, const char *dir_name, co
 			before->path);
 	f->exports_count++;
 	inode_seal(e->inode, true);
+	sim_moment(3000);
 }
 
 static void taken_back(struct inode *inode)

@@ -242,6 +242,7 @@ int64_t inode_write(struct inode *i, const void *buf, uint64_t len, uint64_t off
 	if (done > 0 && off + done > i->size)
 		i->size = off + done;
 	i->mtime_ms = (int64_t)(sim.now_ns / SIM_MS);
+	sim_moment(i->is_journal ? 20 : 100);
 	return done > 0 || len == 0 ? (int64_t)done : -ENOSPC;
 }
 
@@ -319,6 +320,7 @@ int inode_sync(struct inode *i)
 			page_write_back(&i->pages[k]);
 	}
 	i->durable_size = i->size;
+	sim_moment(200);
 	if (i->is_dir || !disk.conf.is_strict)
 		disk_commit_of(i);
 	return 0;

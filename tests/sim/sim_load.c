@@ -162,7 +162,7 @@ static void heal_send(struct client *c, struct file *f)
 		client_command(c, &cmd, false);
 	for (uint32_t i = 0; i < f->blocks; i++) {
 		uint64_t from = (uint64_t)i * f->block_bytes, to = from + f->block_bytes;
-		bool wanted = is_fresh || f->tries > 4 || !model_is_sure(f, i, f->stamp);
+		bool wanted = is_fresh || f->tries > 4 || !model_is_only(f, i, f->stamp);
 		for (uint32_t k = 0; k < s->missing_count; k++)
 			wanted = wanted || (s->missing[k][0] < to && from < s->missing[k][1]);
 		cmd = (struct cmd){.verb = VERB_SEGMENT, .file = f, .qos = 1, .stamp = f->stamp,

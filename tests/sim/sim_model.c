@@ -90,10 +90,21 @@ static bool is_promised(const struct file *f, const struct block *b)
 		sim.now_ns < f->active_ns + model.ttl_ns;
 }
 
-bool model_is_sure(const struct file *f, uint32_t block, uint8_t stamp)
+/* Is it there, with this stamp alone? */
+static bool is_sure(const struct file *f, uint32_t block, uint8_t stamp)
 {
 	const struct block *b = &f->b[block];
 	return is_promised(f, b) && f->open_ends == 0 && b->acked.stamp == stamp;
+}
+
+bool model_is_only(const struct file *f, uint32_t block, uint8_t stamp)
+{
+	const struct block *b = &f->b[block];
+	for (uint32_t i = 0; i < b->maybes; i++) {
+		if (b->maybe[i].stamp != stamp)
+			return false;
+	}
+	return b->acked.seq > 0 && b->acked.stamp == stamp && b->older == 0;
 }
 
 /* Forgets the later writes up to a command. */
@@ -129,7 +140,7 @@ static void raise_guard(struct file *f, uint32_t seq)
 static bool is_harmless(const struct cmd *c)
 {
 	for (uint32_t i = c->from; i < c->to; i++) {
-		if (!model_is_sure(c->file, i, c->stamp))
+		if (!is_sure(c->file, i, c->stamp))
 			return false;
 	}
 	return true;

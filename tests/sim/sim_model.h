@@ -132,8 +132,8 @@ void model_taken(struct inode *i);
 /* All exports that were answered are there, and nothing else is in the export directory but what
  * can be explained. */
 void model_check_exports(bool at_rest);
-/* Is this block of the file promised to be there, with this stamp alone? */
-bool model_is_sure(const struct file *f, uint32_t block, uint8_t stamp);
+/* If the block is there, must it be with this stamp? */
+bool model_is_only(const struct file *f, uint32_t block, uint8_t stamp);
 struct export *model_last_export(struct file *f);
 
 #endif

@@ -385,7 +385,7 @@ void sys_write_behind(int fd)
 
 uint64_t sys_dirty_bytes(void)
 {
-	return sim_chance(5000) ? 0 : UINT64_MAX;
+	return sim_chance(disk.conf.dirty_chance) ? UINT64_MAX : 0;
 }
 
 int sys_ftruncate(int fd, uint64_t len)

@@ -25,6 +25,7 @@ struct world_conf {
 	uint32_t reactors, verify_threads;
 	bool faults, kills, crashes, restarts;
 	uint64_t between_ns;       /* two of these */
+	uint32_t patience;         /* of crashes at interesting moments: so much rarer */
 };
 
 static struct world_conf w;
@@ -54,8 +55,8 @@ static void choose_daemon(struct conf *c)
 	c->mqtt.topic_alias_max = 4;
 	c->mqtt.replies_max = ONE_OF(2, 8, 65535);
 	c->mqtt.min_rate_window_ms = 30000;
-	c->io.splice_min = ONE_OF(64, 1024, 4096);
-	c->io.buffer_bytes = 2 * c->io.splice_min + c->mqtt.head_bytes_max + ONE_OF(0, 2000, 20000);
+	c->io.splice_min = ONE_OF(64, 64, 1024, 4096);
+	c->io.buffer_bytes = 2 * c->io.splice_min + c->mqtt.head_bytes_max + ONE_OF(0, 0, 2000, 20000);
 	c->io.buffers_max = ONE_OF(2, 3, 16);
 	c->io.pipe_bytes = ONE_OF(4096, 8192, 65536);
 	c->io.pipes_max = ONE_OF(1, 2, 3, 8);
@@ -75,7 +76,7 @@ static void choose_daemon(struct conf *c)
 
 static void choose(void)
 {
-	bool is_large = sim_chance(1000);
+	bool is_large = sim_chance(2000);
 	choose_daemon(&w.daemon);
 	w.load = (struct load_conf){.clients = ONE_OF(1, 1, 2, 3), .files = ONE_OF(1, 2, 3),
 		.actions = ONE_OF(10, 40, 80), .block_bytes_max = is_large ? 30000 : ONE_OF(20, 900, 4200),
@@ -88,12 +89,14 @@ static void choose(void)
 		.receive_max = ONE_OF(2000, 20000, 200000), .send_max = ONE_OF(500, 4000, 100000),
 		.resets = ONE_OF(0, 0, 30, 200)};
 	w.disk = (struct disk_conf){.bytes = 64 << 20, .is_strict = sim_chance(6000),
-		.no_fallocate = sim_chance(700), .spares_journal = sim_chance(7000)};
-	w.faults = sim_chance(3000);
+		.no_fallocate = sim_chance(700), .spares_journal = sim_chance(7000),
+		.dirty_chance = ONE_OF(0, 5000, 10000)};
+	w.faults = sim_chance(3500);
 	w.kills = sim_chance(5000);
 	w.crashes = sim_chance(4000);
 	w.restarts = sim_chance(2000);
 	w.between_ns = ONE_OF(20, 100, 1000) * SIM_MS;
+	w.patience = ONE_OF(1, 3, 20);
 	if (w.faults) {
 		w.disk.eio_write = ONE_OF(0, 100, 400);
 		w.disk.eio_read = ONE_OF(0, 0, 100);
@@ -124,6 +127,27 @@ static void kill_now(bool machine)
 	start_later();
 }
 
+static bool is_up(void)
+{
+	return daemon_state() == DAEMON_RUNNING || daemon_state() == DAEMON_STARTING ||
+		daemon_state() == DAEMON_STOPPING;
+}
+
+static void on_crash(void *arg, uint64_t machine)
+{
+	(void)arg;
+	if (!calm && is_up())
+		kill_now(machine);
+}
+
+static void on_moment(uint32_t weight)
+{
+	if (calm || troubles_left == 0 || !(w.kills || w.crashes) || !sim_chance(weight / w.patience))
+		return;
+	troubles_left--;
+	sim_after(sim_skewed(0, 2 * SIM_MS), true, on_crash, NULL, w.crashes && (!w.kills || sim_chance(6000)));
+}
+
 static void on_trouble(void *arg, uint64_t num)
 {
 	(void)arg;
@@ -136,11 +160,9 @@ static void on_trouble(void *arg, uint64_t num)
 		return;
 	}
 	uint32_t n = sim_below(4);
-	bool is_up = daemon_state() == DAEMON_RUNNING || daemon_state() == DAEMON_STARTING ||
-		daemon_state() == DAEMON_STOPPING;
-	if (n == 0 && w.kills && is_up)
+	if (n == 0 && w.kills && is_up())
 		kill_now(false);
-	else if (n == 1 && w.crashes && is_up)
+	else if (n == 1 && w.crashes && is_up())
 		kill_now(true);
 	else if (n == 2 && w.restarts)
 		daemon_stop();
@@ -255,6 +277,8 @@ static void body(void *arg)
 	daemon_reset(&w.daemon, w.reactors, w.verify_threads);
 	load_reset(&w.load);
 	calm = false;
+	disk.faults = w.faults && sim_chance(5000);
+	sim_on_moments(on_moment);
 	troubles_left = ONE_OF(1, 4, 20);
 	start_tries = 0;
 	start_ns = 1;
