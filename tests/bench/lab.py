@@ -350,7 +350,9 @@ class Figure:
 
 
 def ratios(name, above, below, sign=None, bar=None, remark=""):
-    """Round by round. What disturbs makes a figure larger: so the least ones are told, too."""
-    least = f"least / least {min(above) / min(below):.3g}"
+    """Round by round. What disturbs makes a cost larger and a rate smaller: so the ratio of the
+    undisturbed ends is told, too."""
+    best, end = ("most", max) if sign == ">=" else ("least", min)
+    least = f"{best} / {best} {end(above) / end(below):.3g}"
     return Figure(name, [a / b for a, b in zip(above, below)], sign, bar, "x",
                   f"{least}; {remark}" if remark else least)

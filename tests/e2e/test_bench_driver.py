@@ -26,6 +26,7 @@ def test_figures_and_bars(_t):
        [True, False, True, False, None], "verdicts on the median")
     eq(m.ratios("", [2, 9], [1, 3]).values, [2, 3], "ratios round by round")
     yes("least / least 2" in m.ratios("", [2, 9], [1, 3]).remark, "the least ones")
+    yes("most / most 3" in m.ratios("", [2, 9], [1, 3], ">=", 1).remark, "the most, of rates")
     eq(m.outliers([10, 11, 10, 9, 30, 10, 11]), [4], "outliers")
     eq(m.outliers([1, 100, 1]), [], "outliers of three")
 
