@@ -216,7 +216,7 @@ def test_every_option_is_in_the_manual(t):
     manual = (ROOT / "bench/sluice-bench.1").read_text()
     parts = re.split(r"^\.Ss (\w+)$", manual, flags=re.M)
     sections = dict(zip(parts[1::2], parts[2::2]))
-    eq(set(sections), set(COMMANDS), "sections")
+    eq(set(COMMANDS) - set(sections), set(), "commands without a section")
     for command in COMMANDS:
         done = t.run(tool, command, "--help")
         eq((done.returncode, done.stderr), (0, ""), "exit status and stderr")
