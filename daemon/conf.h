@@ -65,6 +65,7 @@ struct conf {
 		uint32_t open_max;           /* open_max: 100000 in the daemon */
 		uint32_t open_client_max;    /* open_client_max: 10000 per client id */
 		uint64_t staged_bytes_max;   /* staged_max: 0 = no limit but the disk */
+		uint64_t staged_client_max;  /* staged_client_max: 0 = no limit, per client id */
 		uint32_t ttl_min_s;          /* ttl_min: 60s; segments_ttl is clamped to the two */
 		uint32_t ttl_max_s;          /* ttl_max: 1d */
 		uint64_t backlog_bytes_max;  /* backlog_max: 64MiB per transfer, received and

@@ -95,6 +95,7 @@ const struct conf_key conf_keys[] = {
 	COUNT("transfer.open_max", transfer.open_max, "100000", 1, 100000000),
 	COUNT("transfer.open_client_max", transfer.open_client_max, "10000", 1, 100000000),
 	SIZE64("transfer.staged_max", transfer.staged_bytes_max, "0", 0, 4096 * TIB),
+	SIZE64("transfer.staged_client_max", transfer.staged_client_max, "0", 0, 4096 * TIB),
 	SECONDS("transfer.ttl_min", transfer.ttl_min_s, "60s", 1, UINT32_MAX),
 	SECONDS("transfer.ttl_max", transfer.ttl_max_s, "1d", 1, UINT32_MAX),
 	SIZE64("transfer.backlog_max", transfer.backlog_bytes_max, "64MiB", 64 * KIB, TIB),

@@ -321,11 +321,8 @@ static void seg_to_next_generation(struct seg *s)
 		err = -EIO;
 	else if (head->state == TRANSFER_EXPORTED)
 		head = transfer_next_generation(head, &err);
-	if (!err && seg_end(s) > head->reserved) {
-		err = store_reserve_more(s->u->store, seg_end(s) - head->reserved, ring_now_ms(s->u->rt->ring));
-		if (!err)
-			head->reserved = seg_end(s);
-	}
+	if (!err)
+		err = transfer_reserve_to(head, seg_end(s));
 	if (err)
 		seg_fail_errno(s, err);
 	else

@@ -356,30 +356,6 @@ void transfer_drop(struct transfer *t, enum record_type type)
 	transfer_end(t);
 }
 
-void transfer_uncount(struct transfer *t)
-{
-	struct uploads *u = t->u;
-	if (!t->is_counted)
-		return;
-	t->is_counted = false;
-	if (t->reserved > t->allocated)
-		store_allocated(u->store, t->reserved - t->allocated);
-	store_release(u->store, t->reserved);
-	t->reserved = t->allocated = 0;
-	u->open_count--;
-	STAT_SUB(u->rt, transfers_open, 1);
-	atomic_fetch_sub(&u->store->backlog_bytes, t->backlog);
-	t->backlog = 0;
-}
-
-void transfer_count(struct transfer *t, uint64_t reserved)
-{
-	t->is_counted = true;
-	t->reserved = reserved;
-	t->u->open_count++;
-	STAT_ADD(t->u->rt, transfers_open, 1);
-}
-
 void transfer_to_exported(struct transfer *t)
 {
 	struct uploads *u = t->u;
@@ -551,6 +527,7 @@ void uploads_free(struct uploads *u)
 		}
 	}
 	free(u->table);
+	accounts_free(&u->accounts);
 	export_free(u->exporter);
 	free(u);
 }

@@ -120,6 +120,7 @@ struct transfer {
 	struct op file_op;       /* open, fallocate */
 	int staging_err;         /* of STAGING_FAILED */
 	uint64_t reserved;       /* in the store */
+	struct account *account; /* its client's, while is_counted; NULL: without memory for one */
 	uint64_t allocated;      /* of it, blocks on the disk (written or preallocated) */
 	uint64_t fallocated;     /* preallocated: the size of the file is at least this */
 	bool no_fallocate;       /* the file system has none */
@@ -191,13 +192,22 @@ enum { MIDSTATE_BYTES = 64 << 20 };
 
 struct publish;
 struct exporter;
+struct account;
+
+/* What each client has open (admit.c). */
+struct accounts {
+	struct account **table; /* NULL: none yet */
+	uint32_t size, count;
+	uint64_t logged_ms; /* when a refusal was logged; 0: never */
+};
 
 struct uploads {
 	struct reactor *rt;
 	const struct conf *conf;
 	struct store *store;
 	struct transfer **table;
-	uint32_t table_size, count, open_count;
+	uint32_t table_size, count;
+	struct accounts accounts;
 	uint64_t hash_seed;
 	struct transfer *lru, **lru_tail; /* idle open staging files, least recently used first */
 	uint32_t lru_count;
@@ -245,10 +255,6 @@ void transfer_drop(struct transfer *t, enum record_type type);
  * *ret_err. */
 struct transfer *transfer_next_generation(struct transfer *t, int *ret_err);
 void transfer_record_meta(struct transfer *t);
-/* Counts as open, with so many bytes reserved in the store; and the reverse, which releases
- * them. */
-void transfer_count(struct transfer *t, uint64_t reserved);
-void transfer_uncount(struct transfer *t);
 /* Published: becomes a memory of itself. */
 void transfer_to_exported(struct transfer *t);
 /* An exported one enters the memory of replays; the oldest are forgotten over
@@ -273,6 +279,17 @@ void transfer_gate_step(struct transfer *t);
 void transfer_wake_gates(struct transfer *t);
 /* Snapshot of all transfers of u as records, for the journal. */
 void uploads_checkpoint(void *arg, void (*put)(void *put_arg, const struct record *r), void *put_arg);
+
+/* --- admit.c --- */
+/* Room for a transfer: store_reserve and the limits per client. 0 or −ENOSPC, −EDQUOT, −EFBIG. */
+int transfer_admit(struct uploads *u, const struct upload_id *id, uint64_t bytes);
+/* Room for [0, end) in one that is counted. Errors as above. */
+int transfer_reserve_to(struct transfer *t, uint64_t end);
+/* Counts as open, with so many bytes reserved in the store; and the reverse, which releases
+ * them. */
+void transfer_count(struct transfer *t, uint64_t reserved);
+void transfer_uncount(struct transfer *t);
+void accounts_free(struct accounts *as);
 
 /* --- fin.c --- */
 /* The first fin of an OPEN transfer with no segment in flight: VERIFYING, or it fails. */
@@ -302,8 +319,6 @@ void transfer_step(struct transfer *t);
 void transfer_on_hash_failed(struct transfer *t, int err);
 /* Frees the replies that still wait on t, at the end of the daemon. */
 void uploads_discard_waiting(struct transfer *t);
-/* Room for a transfer: store_reserve and the limits per client. 0 or −ENOSPC, −EDQUOT. */
-int transfer_admit(struct uploads *u, const struct upload_id *id, uint64_t bytes);
 /* From export.c: published (err 0), or −errno: the transfer opens again. */
 void transfer_on_published(struct transfer *t, int err);
 /* After recovery: resumes fins that were accepted and publishes that were begun; arms the ttls. On

@@ -78,30 +78,6 @@ static void reply_after_journal(struct uploads *u, struct reply *rp, const struc
 
 /* --- admission -------------------------------------------------------------------------------- */
 
-static uint32_t count_client(const struct uploads *u, const struct upload_id *id)
-{
-	uint32_t count = 0;
-	for (uint32_t i = 0; i < u->table_size; i++) {
-		for (const struct transfer *t = u->table[i]; t; t = t->hash_next)
-			count += t->is_counted && t->clientid_bytes == id->clientid_bytes &&
-				memcmp(t->clientid, id->clientid, id->clientid_bytes) == 0;
-	}
-	return count;
-}
-
-int transfer_admit(struct uploads *u, const struct upload_id *id, uint64_t bytes)
-{
-	const struct conf *conf = u->conf;
-	if (bytes > conf->transfer.file_bytes_max)
-		return -EFBIG;
-	/* Counting one client's transfers walks the table, so it is done only when the limit is
-	 * near at all. */
-	if (u->open_count >= conf->transfer.open_client_max &&
-		count_client(u, id) >= conf->transfer.open_client_max)
-		return -EDQUOT;
-	return store_reserve(u->store, bytes, ring_now_ms(u->rt->ring));
-}
-
 static struct transfer *open_transfer(struct uploads *u, const struct upload_id *id, uint64_t bytes,
 	int *ret_err)
 {
@@ -123,19 +99,6 @@ static struct transfer *open_transfer(struct uploads *u, const struct upload_id 
 	return t;
 }
 
-/* Room for [0, end) in a transfer that is open already. */
-static int reserve_to(struct transfer *t, uint64_t end)
-{
-	if (end > t->u->conf->transfer.file_bytes_max)
-		return -EFBIG;
-	if (end <= t->reserved)
-		return 0;
-	int err = store_reserve_more(t->u->store, end - t->reserved, ring_now_ms(t->u->rt->ring));
-	if (!err)
-		t->reserved = end;
-	return err;
-}
-
 /* Would bytes there take blocks that the file does not have? */
 static bool needs_space(const struct transfer *t, uint64_t from, uint64_t to)
 {
@@ -153,7 +116,7 @@ bool upload_segment_admit(struct uploads *u, const struct upload_id *id, const s
 	if (!err && payload_bytes > 0 && !t)
 		t = open_transfer(u, id, end, &err);
 	else if (!err && payload_bytes > 0 && t->state == TRANSFER_OPEN)
-		err = reserve_to(t, end);
+		err = transfer_reserve_to(t, end);
 	if (!err && payload_bytes > 0 && t->state == TRANSFER_OPEN &&
 		!cover_may_add(&t->cover, cmd->offset, end))
 		err = -E2BIG;
@@ -183,7 +146,7 @@ static void init_wait_staging(struct transfer *t, struct reply *rp)
 static bool init_accept(struct transfer *t, struct meta *m, struct reply *rp)
 {
 	struct uploads *u = t->u;
-	int err = m->has_size ? reserve_to(t, m->size) : 0;
+	int err = m->has_size ? transfer_reserve_to(t, m->size) : 0;
 	if (err) {
 		struct outcome o;
 		outcome_storage(&o, err);

@@ -153,6 +153,29 @@ def test_quota(t, qos):
     up.init("i", size=3 << 20, qos=qos)
 
 
+def test_quota_of_bytes_per_client(t):
+    """What init declares and what segments reach counts for the client that sent it, and for nobody
+    else, across a restart; what ends gives it back."""
+    d = t.daemon("transfer.staged_client_max=1MiB")
+    up, other = t.uploader("greedy"), t.uploader("other")
+    up.init("f", size=(1 << 20) + 1, code=0x97, description="quota_exceeded")
+    yes("limit=transfer.staged_client_max clientid=greedy" in d.log(), "the log names the limit")
+    up.init("f", size=600_000)
+    up.segment("g", 400_000, b"x" * 1000)  # a file of no declared size reaches as far as its segments
+    up.segment("g", 600_000, b"x" * 1000, code=0x97, description="quota_exceeded")
+    up.segment("g", 0, b"x" * 100_000)
+    up.init("h", size=60_000, code=0x97, description="quota_exceeded")
+    other.init("f", size=1 << 20)
+    d.restart(kill=True)
+    up, other = t.uploader("greedy"), t.uploader("other")
+    up.init("h", size=60_000, code=0x97, description="quota_exceeded")
+    other.init("g", size=1, code=0x97, description="quota_exceeded")
+    up.abort("f")
+    up.upload("h", some_bytes(60_000), segment_bytes=10_000)
+    up.init("i", size=600_000)  # an exported file does not count any more
+    up.init("j", size=100_000, code=0x97, description="quota_exceeded")
+
+
 def test_declared_size_is_reserved(t):
     """preallocate: reserve takes the space at init; the file is still sparse-safe: it exports right."""
     d = t.daemon()

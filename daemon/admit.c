@@ -1,0 +1,202 @@
+/*
+ * Admission: what is open and staged, per client id, and room for more of it.
+ *
+ *     transfer_admit ──► transfer_new ──► transfer_count … transfer_reserve_to … ──► transfer_uncount
+ *
+ * The daemon's totals and the disk are store.c's. A client id belongs to one reactor, so its own
+ * account is kept here without locks; it exists while the client has an open transfer, and one that
+ * memory fails for is not kept: its transfers are then held to the daemon's limits alone.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+#include "log.h"
+#include "transfer.h"
+
+enum { ACCOUNTS_SIZE_MIN = 64, LOG_MS = 1000 };
+
+/* Of one client id. */
+struct account {
+	struct account *next;   /* of the same slot */
+	uint64_t hash;
+	uint64_t staged_bytes;  /* reserved by its open transfers */
+	uint32_t open_count;    /* never 0 */
+	uint32_t clientid_bytes;
+	char clientid[];
+};
+
+/* --- the table -------------------------------------------------------------------------------- */
+
+static struct account **slot_of(const struct accounts *as, uint64_t hash)
+{
+	return &as->table[hash & (as->size - 1)];
+}
+
+static struct account *account_find(const struct uploads *u, const char *clientid, uint32_t clientid_bytes)
+{
+	uint64_t hash = XXH3_64bits_withSeed(clientid, clientid_bytes, u->hash_seed);
+	if (u->accounts.size == 0)
+		return NULL;
+	for (struct account *a = *slot_of(&u->accounts, hash); a; a = a->next) {
+		if (a->hash == hash && a->clientid_bytes == clientid_bytes &&
+			memcmp(a->clientid, clientid, clientid_bytes) == 0)
+			return a;
+	}
+	return NULL;
+}
+
+/* Without memory the chains get longer. */
+static void table_grow(struct accounts *as)
+{
+	uint32_t size = as->size ? as->size * 2 : ACCOUNTS_SIZE_MIN;
+	struct accounts old = *as;
+	struct account **table = calloc(size, sizeof(struct account *));
+	if (!table)
+		return;
+	as->table = table;
+	as->size = size;
+	for (uint32_t i = 0; i < old.size; i++) {
+		while (old.table[i]) {
+			struct account *a = old.table[i], **slot = slot_of(as, a->hash);
+			old.table[i] = a->next;
+			a->next = *slot;
+			*slot = a;
+		}
+	}
+	free(old.table);
+}
+
+/* NULL: out of memory. */
+static struct account *account_open(struct uploads *u, const char *clientid, uint32_t clientid_bytes)
+{
+	struct accounts *as = &u->accounts;
+	struct account *a = account_find(u, clientid, clientid_bytes);
+	if (a)
+		return a;
+	if (as->count >= as->size)
+		table_grow(as);
+	if (as->size)
+		a = malloc(sizeof(*a) + clientid_bytes);
+	if (!a)
+		return NULL;
+	*a = (struct account){.hash = XXH3_64bits_withSeed(clientid, clientid_bytes, u->hash_seed),
+		.clientid_bytes = clientid_bytes};
+	memcpy(a->clientid, clientid, clientid_bytes);
+	struct account **slot = slot_of(as, a->hash);
+	a->next = *slot;
+	*slot = a;
+	as->count++;
+	return a;
+}
+
+static void account_close(struct uploads *u, struct account *a)
+{
+	struct account **at = slot_of(&u->accounts, a->hash);
+	while (*at != a)
+		at = &(*at)->next;
+	*at = a->next;
+	u->accounts.count--;
+	free(a);
+}
+
+void accounts_free(struct accounts *as)
+{
+	for (uint32_t i = 0; i < as->size; i++) {
+		while (as->table[i]) {
+			struct account *a = as->table[i];
+			as->table[i] = a->next;
+			free(a);
+		}
+	}
+	free(as->table);
+	*as = (struct accounts){0};
+}
+
+/* --- admission -------------------------------------------------------------------------------- */
+
+/* Says why, at most once a second: a client may ask without end. */
+static int refuse(struct uploads *u, const char *clientid, uint32_t clientid_bytes, const char *key)
+{
+	uint64_t now_ms = ring_now_ms(u->rt->ring);
+	if (now_ms >= u->accounts.logged_ms + LOG_MS || u->accounts.logged_ms == 0) {
+		u->accounts.logged_ms = now_ms;
+		log_info("transfer refused: the client's limit is reached", LZ("limit", key),
+			LS("clientid", clientid, clientid_bytes), NULL);
+	}
+	return -EDQUOT;
+}
+
+static bool may_stage(const struct conf *conf, const struct account *a, uint64_t more)
+{
+	uint64_t max = conf->transfer.staged_client_max, staged = a ? a->staged_bytes : 0;
+	/* After a restart with a lower limit there may be more than it already. */
+	return max == 0 || more == 0 || (staged <= max && more <= max - staged);
+}
+
+int transfer_admit(struct uploads *u, const struct upload_id *id, uint64_t bytes)
+{
+	const struct conf *conf = u->conf;
+	const struct account *a = account_find(u, id->clientid, id->clientid_bytes);
+	if (bytes > conf->transfer.file_bytes_max)
+		return -EFBIG;
+	if (a && a->open_count >= conf->transfer.open_client_max)
+		return refuse(u, id->clientid, id->clientid_bytes, "transfer.open_client_max");
+	if (!may_stage(conf, a, bytes))
+		return refuse(u, id->clientid, id->clientid_bytes, "transfer.staged_client_max");
+	return store_reserve(u->store, bytes, ring_now_ms(u->rt->ring));
+}
+
+int transfer_reserve_to(struct transfer *t, uint64_t end)
+{
+	const struct conf *conf = t->u->conf;
+	if (end > conf->transfer.file_bytes_max)
+		return -EFBIG;
+	if (end <= t->reserved)
+		return 0;
+	if (t->account && !may_stage(conf, t->account, end - t->reserved))
+		return refuse(t->u, t->clientid, t->clientid_bytes, "transfer.staged_client_max");
+	int err = store_reserve_more(t->u->store, end - t->reserved, ring_now_ms(t->u->rt->ring));
+	if (err)
+		return err;
+	if (t->account)
+		t->account->staged_bytes += end - t->reserved;
+	t->reserved = end;
+	return 0;
+}
+
+void transfer_count(struct transfer *t, uint64_t reserved)
+{
+	t->is_counted = true;
+	t->reserved = reserved;
+	t->account = account_open(t->u, t->clientid, t->clientid_bytes);
+	if (t->account) {
+		t->account->open_count++;
+		t->account->staged_bytes += reserved;
+	}
+	STAT_ADD(t->u->rt, transfers_open, 1);
+}
+
+void transfer_uncount(struct transfer *t)
+{
+	struct uploads *u = t->u;
+	struct account *a = t->account;
+	if (!t->is_counted)
+		return;
+	t->is_counted = false;
+	t->account = NULL;
+	if (a) {
+		assert(a->open_count > 0 && a->staged_bytes >= t->reserved);
+		a->staged_bytes -= t->reserved;
+		if (--a->open_count == 0)
+			account_close(u, a);
+	}
+	if (t->reserved > t->allocated)
+		store_allocated(u->store, t->reserved - t->allocated);
+	store_release(u->store, t->reserved);
+	t->reserved = t->allocated = 0;
+	STAT_SUB(u->rt, transfers_open, 1);
+	atomic_fetch_sub(&u->store->backlog_bytes, t->backlog);
+	t->backlog = 0;
+}
