@@ -131,6 +131,8 @@ static int check_directories(const struct conf *c, const struct conf_place *plac
 	return 0;
 }
 
+enum { CLIENT_BYTES_RATE_MIN = 64 * 1024 };
+
 static int check_sizes(const struct conf *c, const struct conf_place *place)
 {
 	char need[CONF_TEXT_BYTES_MAX];
@@ -162,6 +164,10 @@ static int check_sizes(const struct conf *c, const struct conf_place *place)
 	 * good. */
 	if (c->verify.step_bytes > c->transfer.backlog_bytes_max)
 		return conf_fail(place, "verify.step is more than transfer.backlog_max; lower it.");
+	/* What is taken in one go, up to a few hundred KiB, is waited for before the next. */
+	if (c->limits.client_bytes_rate && c->limits.client_bytes_rate < CLIENT_BYTES_RATE_MIN)
+		return conf_fail(place, "limits.client_bytes_rate is below 64KiB; raise it, or make "
+			"it 0, which is no limit.");
 	return 0;
 }
 

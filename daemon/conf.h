@@ -60,6 +60,10 @@ struct conf {
 		uint32_t drain_ms;             /* shutdown_timeout: 10s, from SIGTERM to the end */
 	} mqtt;
 	struct {
+		uint64_t client_bytes_rate;    /* client_bytes_rate: 0 = no limit; per second */
+		uint32_t client_messages_rate; /* client_messages_rate: 0 = no limit; per second */
+	} limits;
+	struct {
 		uint64_t file_bytes_max;     /* file_max: 1TiB */
 		uint32_t extents_max;        /* extents_max: 65536 per transfer */
 		uint32_t open_max;           /* open_max: 100000 in the daemon */

@@ -90,6 +90,9 @@ const struct conf_key conf_keys[] = {
 	COUNT("mqtt.unacknowledged_max", mqtt.replies_max, "65535", 1, UINT16_MAX),
 	MILLIS("mqtt.shutdown_timeout", mqtt.drain_ms, "10s", 0, HOUR * 1000),
 
+	SIZE64("limits.client_bytes_rate", limits.client_bytes_rate, "0", 0, TIB),
+	COUNT("limits.client_messages_rate", limits.client_messages_rate, "0", 0, 1000000000),
+
 	SIZE64("transfer.file_max", transfer.file_bytes_max, "1TiB", 1, 4096 * TIB),
 	COUNT("transfer.extents_max", transfer.extents_max, "65536", 1, 16777216),
 	COUNT("transfer.open_max", transfer.open_max, "100000", 1, 100000000),

@@ -38,8 +38,8 @@ int conns_new(struct reactor *rt, struct conns **ret)
 	cs->now_tail = &cs->now;
 	cs->later_tail = &cs->later;
 	cs->hold = hold_new();
-	if (!cs->hold) {
-		free(cs);
+	if (!cs->hold || rates_new(rt->conf, &cs->rates) < 0) {
+		conns_free(cs);
 		return -ENOMEM;
 	}
 	*ret = cs;
@@ -51,6 +51,7 @@ void conns_free(struct conns *cs)
 	if (!cs)
 		return;
 	hold_free(cs->hold);
+	rates_free(cs->rates);
 	free(cs);
 }
 
@@ -140,6 +141,25 @@ void conn_go_on(struct conn *c, enum conn_stop why)
 	conn_run_later(c);
 }
 
+void conn_check_rate(struct conn *c)
+{
+	const struct conf *conf = c->rt->conf;
+	uint64_t now_ms = ring_now_ms(c->rt->ring);
+	bool bytes_over = rate_is_over(&c->rate.bytes, now_ms);
+	if (c->state != CONN_OPEN || (c->stops & STOP_RATE) ||
+		(!bytes_over && !rate_is_over(&c->rate.messages, now_ms)))
+		return;
+	conn_stop(c, STOP_RATE);
+	conn_watch(c);
+	if (rates_may_log(c->rt->conns->rates, now_ms))
+		log_info("client over its rate is read more slowly",
+			LS("clientid", c->session->clientid, c->session->clientid_bytes),
+			LZ("limit", bytes_over ? "limits.client_bytes_rate" :
+				"limits.client_messages_rate"),
+			LU("per_s", bytes_over ? conf->limits.client_bytes_rate :
+				conf->limits.client_messages_rate), NULL);
+}
+
 static void on_gate(struct upload_gate *g)
 {
 	conn_go_on(container_of(g, struct conn, gate), STOP_GATE);
@@ -177,6 +197,8 @@ static uint64_t next_limit(const struct conn *c)
 	uint64_t at = UINT64_MAX;
 	if (c->state != CONN_OPEN || (c->stops & STOP_HOLD))
 		return c->until_ms;
+	if (c->stops & STOP_RATE)
+		at = rate_due_ms(&c->rate);
 	if (c->stops & STOP_OUTPUT)
 		at = nearer(at, c->active_ms, c->keep_alive_s ? silence_ms(c) : window_ms);
 	if (c->stops == 0)
@@ -216,6 +238,8 @@ static void on_timer(struct timer *t)
 			conn_end(c, 0, false);
 		break;
 	case CONN_OPEN:
+		if (now_ms >= rate_due_ms(&c->rate))
+			conn_go_on(c, STOP_RATE);
 		if (rate_is_low(c, now_ms))
 			conn_end(c, MQTT_RC_KEEP_ALIVE_TIMEOUT, true);
 		else if (now_ms >= next_limit(c))
@@ -304,6 +328,9 @@ static void leave(struct conn *c, uint8_t reason)
 		log_debug("client disconnected",
 			LS("clientid", c->session->clientid, c->session->clientid_bytes),
 			LU("reason", reason), NULL);
+	if (c->session && (c->rate.bytes.until_ns || c->rate.messages.until_ns))
+		rates_keep(c->rt->conns->rates, (struct mqtt_str){c->session->clientid,
+			c->session->clientid_bytes}, &c->rate);
 	/* From here on no answer finds its way to it. */
 	c->state = CONN_CLOSING;
 	c->until_ms = ring_now_ms(c->rt->ring) + (c->rt->stopping ? LINGER_MS_STOPPING : LINGER_MS);

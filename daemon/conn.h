@@ -31,6 +31,7 @@
 #include "broker.h"
 #include "bufs.h"
 #include "mqtt.h"
+#include "rate.h"
 #include "reactor.h"
 #include "ring.h"
 #include "timers.h"
@@ -60,6 +61,7 @@ enum conn_stop {
 	STOP_SEGMENT = 1 << 4, /* the segment that streams waits for the disk or a pipe */
 	STOP_BUFFER = 1 << 5,  /* no receive buffer is free */
 	STOP_DRAIN = 1 << 6,   /* the daemon ends: only outstanding answers are waited for */
+	STOP_RATE = 1 << 7,    /* the client sends faster than it may (rate.h); the timer ends it */
 };
 
 struct chunk;
@@ -105,6 +107,7 @@ struct conn {
 	 * 0: it isn't. */
 	uint64_t window_ms;
 	uint32_t window_bytes;
+	struct rate rate;
 	uint64_t until_ms;                  /* CONNECT is there, HOLD closed, CLOSING given up */
 };
 
@@ -115,6 +118,7 @@ struct conns {
 	/* To be stepped in this turn; in the next one. */
 	struct conn *now, **now_tail, *later, **later_tail;
 	struct hold *hold;
+	struct rates *rates;
 };
 
 int conns_new(struct reactor *rt, struct conns **ret);
@@ -146,6 +150,8 @@ void conn_stop(struct conn *c, enum conn_stop why);
 void conn_go_on(struct conn *c, enum conn_stop why);
 /* A time limit may be nearer than before. */
 void conn_watch(struct conn *c);
+/* Stops it if what was taken in is over the client's rate. */
+void conn_check_rate(struct conn *c);
 /* Waits so long without a word and closes then (PROTOCOL 2, MQTT 3.1.1). */
 void conn_hold(struct conn *c, uint64_t delay_ms);
 

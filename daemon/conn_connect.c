@@ -229,6 +229,7 @@ static enum take open_session(struct conn *c, const struct mqtt_connect *cn, boo
 		conn_taken_over(old);
 	c->session = s;
 	c->version = cn->version;
+	rates_recall(c->rt->conns->rates, cn->clientid, &c->rate);
 	set_limits(c, s, cn, &expiry_told);
 	err = set_will(s, cn, ring_now_ms(c->rt->ring));
 	c->state = CONN_OPEN;

@@ -76,6 +76,7 @@ void conn_count_received(struct conn *c, uint32_t bytes)
 {
 	STAT_ADD(c->rt, bytes_received, bytes);
 	c->active_ms = ring_now_ms(c->rt->ring);
+	rate_take_bytes(&c->rate, c->rt->conf, bytes, c->active_ms);
 	if (__builtin_add_overflow(c->window_bytes, bytes, &c->window_bytes))
 		c->window_bytes = UINT32_MAX;
 }
@@ -88,6 +89,9 @@ static void check_room(struct conn *c)
 		conn_stop(c, STOP_REPLIES);
 	if (c->unsent > UNSENT_HIGH)
 		conn_stop(c, STOP_OUTPUT);
+	/* Bytes that are here already are paid for; they count before the next reading. */
+	if (rate_is_over(&c->rate.messages, ring_now_ms(c->rt->ring)))
+		conn_check_rate(c);
 }
 
 static enum take take_connect(struct conn *c, const struct input *in, uint8_t type,
@@ -153,6 +157,7 @@ static void take_packets(struct conn *c, const struct input *in)
 			conn_stash(c, rest.data, rest.bytes);
 			return;
 		}
+		rate_take_packet(&c->rate, c->rt->conf, rest.data[0] >> 4, c->active_ms);
 		at += used;
 	}
 }
@@ -260,6 +265,8 @@ static void read_packets(struct conn *c)
 	while (conn_is_reading(c)) {
 		uint32_t bytes = 0;
 		enum step step = c->payload ? payload_step(c, &bytes) : receive(c, &bytes);
+		if (c->rate.bytes.until_ns)
+			conn_check_rate(c);
 		if (!conn_is_reading(c))
 			return;
 		if (step == STEP_POLL) {

@@ -1,0 +1,88 @@
+/*
+ * The memory of rate.h: a direct-mapped table, by a hash that nobody outside can choose.
+ */
+#include "rate.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <xxhash.h>
+#include "ring.h"
+
+enum { PLACES = 4096, CREDIT_MS = 20, LOG_MS = 1000 };
+
+struct place {
+	uint64_t hash; /* 0: free */
+	struct rate rate;
+};
+
+struct rates {
+	uint64_t seed, logged_ms;
+	struct place *places; /* NULL: no rate is limited */
+};
+
+int rates_new(const struct conf *conf, struct rates **ret)
+{
+	struct rates *rs = calloc(1, sizeof(*rs));
+	if (!rs)
+		return -ENOMEM;
+	if (conf->limits.client_bytes_rate || conf->limits.client_messages_rate) {
+		rs->places = calloc(PLACES, sizeof(struct place));
+		if (!rs->places) {
+			free(rs);
+			return -ENOMEM;
+		}
+	}
+	(void)sys_random(&rs->seed, sizeof(rs->seed));
+	*ret = rs;
+	return 0;
+}
+
+void rates_free(struct rates *rs)
+{
+	if (!rs)
+		return;
+	free(rs->places);
+	free(rs);
+}
+
+static struct place *place_of(const struct rates *rs, struct mqtt_str clientid, uint64_t *ret_hash)
+{
+	*ret_hash = XXH3_64bits_withSeed(clientid.s, clientid.bytes, rs->seed);
+	*ret_hash += *ret_hash == 0;
+	return &rs->places[*ret_hash % PLACES];
+}
+
+void rates_recall(const struct rates *rs, struct mqtt_str clientid, struct rate *ret)
+{
+	uint64_t hash;
+	if (!rs->places)
+		return;
+	const struct place *p = place_of(rs, clientid, &hash);
+	if (p->hash == hash)
+		*ret = p->rate;
+}
+
+void rates_keep(struct rates *rs, struct mqtt_str clientid, const struct rate *r)
+{
+	uint64_t hash;
+	if (!rs->places)
+		return;
+	struct place *p = place_of(rs, clientid, &hash);
+	*p = (struct place){hash, *r};
+}
+
+uint64_t rate_due_ms(const struct rate *r)
+{
+	uint64_t until_ns = r->bytes.until_ns;
+	if (until_ns < r->messages.until_ns)
+		until_ns = r->messages.until_ns;
+	return until_ns / 1000000 + CREDIT_MS;
+}
+
+bool rates_may_log(struct rates *rs, uint64_t now_ms)
+{
+	if (rs->logged_ms && now_ms < rs->logged_ms + LOG_MS)
+		return false;
+	rs->logged_ms = now_ms;
+	return true;
+}

@@ -1,0 +1,75 @@
+"""limits: how fast a client is read, and how many connections an address may have."""
+
+import time
+
+from harness import cases, eq, limit, segments, some_bytes, yes
+
+MIB = 1 << 20
+
+
+def timed(function, *args, **kwargs):
+    start = time.monotonic()
+    function(*args, **kwargs)
+    return time.monotonic() - start
+
+
+def upload(client, data, segment_bytes):
+    """Without a subscription to the answers: a client's acknowledgements of these wait behind its
+    own data."""
+    messages = [("$file/f/init", b'{"name": "a.bin"}'), *segments("f", data, segment_bytes),
+                (f"$file/f/fin/{len(data)}", b"")]
+    for ack in client.publish_all(messages):
+        eq(ack.reason, 0, "reason")
+    client.ping()
+
+
+@cases(segment_bytes=[1000, 20_000, 300_000, MIB])
+def test_bytes_of_a_client_are_paced(t, segment_bytes):
+    """Whichever way the bytes take, what was sent beyond a second's worth takes its time; another
+    client's do not, and the pause is held against nobody: not by the keep alive, not by the least
+    rate inside a packet."""
+    d = t.daemon("limits.client_bytes_rate=1MiB", "mqtt.min_rate=900KiB", "mqtt.min_rate_window=1s")
+    fast = t.client("fast", keep_alive=1)
+    data = some_bytes(3 * MIB)
+    took = timed(upload, fast, data, segment_bytes)
+    yes(1.8 <= took, f"3 MiB at 1 MiB/s, of which one at once, took {took:.2f} s")
+    eq(d.export("fast", "f", "a.bin"), data, "export")
+    yes("client over its rate is read more slowly clientid=fast limit=limits.client_bytes_rate"
+        " per_s=1048576" in d.log(), "the log says so")
+    took = timed(upload, t.client("other"), data[:MIB // 2], segment_bytes)
+    yes(took < 1.5, f"another client took {took:.2f} s")
+
+
+def test_messages_of_a_client_are_paced(t):
+    d = t.daemon("limits.client_messages_rate=200")
+    fast = t.client("fast", keep_alive=1)
+    data = some_bytes(600 * 100)
+    took = timed(upload, fast, data, 100)
+    yes(1.8 <= took, f"600 segments at 200/s, of which 200 at once, took {took:.2f} s")
+    eq(d.export("fast", "f", "a.bin"), data, "export")
+    yes("limit=limits.client_messages_rate per_s=200" in d.log(), "the log says so")
+
+
+@limit(90)
+@cases(clean=[True, False])
+def test_who_comes_back_owes_what_it_owed(t, clean):
+    """Neither leaving nor being taken over buys another second's worth."""
+    t.daemon("limits.client_messages_rate=100")
+    start = time.monotonic()
+    for i in range(4):
+        c = t.client("again", clean=clean)
+        c.publish_all([("t", b"")] * 100)
+        if i % 2:
+            c.abandon()
+    took = time.monotonic() - start
+    yes(2.8 <= took, f"400 messages at 100/s, of which 100 at once, took {took:.2f} s")
+
+
+def test_paced_connection_ends_cleanly(t):
+    """The daemon ends while a client waits for its turn."""
+    d = t.daemon("limits.client_messages_rate=10")
+    c = t.client("slow")
+    for topic, payload in segments("f", some_bytes(100_000), 1000):
+        c.publish(topic, payload, qos=0)
+    c.publish("t", b"", qos=0)
+    yes(timed(d.stop) < 5, "it does not wait for the client's turn")
