@@ -94,7 +94,7 @@ struct conf {
 		uint32_t parallel_max;  /* parallel: 512 publishes at once per reactor */
 	} export;
 	struct {
-		uint32_t splice_min;     /* splice_min: 32KiB, payload still to come from which it
+		uint32_t splice_min;     /* splice_min: 48KiB, payload still to come from which it
 					  * is spliced */
 		uint32_t pipe_bytes;     /* pipe_size: 1MiB */
 		uint32_t pipes_max;      /* pipes: 32 per reactor */

@@ -121,7 +121,7 @@ const struct conf_key conf_keys[] = {
 		MEMBER(export.manifest, bool)},
 	COUNT("export.parallel", export.parallel_max, "512", 1, 65536),
 
-	SIZE32("io.splice_min", io.splice_min, "32KiB", KIB, 16 * MIB),
+	SIZE32("io.splice_min", io.splice_min, "48KiB", KIB, 16 * MIB),
 	SIZE32("io.pipe_size", io.pipe_bytes, "1MiB", 4 * KIB, 64 * MIB),
 	COUNT("io.pipes", io.pipes_max, "32", 1, 4096),
 	SIZE32("io.buffer_size", io.buffer_bytes, "128KiB", 4 * KIB, 64 * MIB),

@@ -68,7 +68,7 @@ Test(conf, defaults)
 	cr_expect_eq(conf.export.file_mode, 0640);
 	cr_expect_eq(conf.export.dir_mode, 0750);
 	cr_expect_eq(conf.export.manifest, true);
-	cr_expect_eq(conf.io.splice_min, 32 << 10);
+	cr_expect_eq(conf.io.splice_min, 48 << 10);
 	cr_expect_eq(conf.io.journal_bytes, 16 << 20);
 	cr_expect_eq(conf.verify.threads, 0);
 	cr_expect_eq(conf.events.subscribers_count, 0);
@@ -420,10 +420,10 @@ static void assert_check(const char *assignment, const char *sentence)
 
 Test(conf, checks_that_span_keys)
 {
-	assert_check("io.buffer_size=96KiB", NULL);
-	assert_check("io.buffer_size=98303", "configuration: io.buffer_size is less than twice "
+	assert_check("io.buffer_size=128KiB", NULL);
+	assert_check("io.buffer_size=131071", "configuration: io.buffer_size is less than twice "
 					     "io.splice_min plus mqtt.header_max; make it at "
-					     "least 96KiB.");
+					     "least 128KiB.");
 	assert_check("transfer.ttl_min=1d", NULL);
 	assert_check("transfer.ttl_min=25h",
 		"configuration: transfer.ttl_min is more than transfer.ttl_max; lower it.");
