@@ -39,6 +39,7 @@ struct disk {
 	uint64_t used_pages;
 	uint32_t boot;           /* counts crashes of the machine */
 	uint32_t sync_failures;
+	uint64_t sync_failed_ns; /* the last one */
 	uint32_t faults_count;
 	struct inode *root;
 };

@@ -298,6 +298,7 @@ static int sync_fails(struct inode *i)
 {
 	bool evicted = sim_chance(5000);
 	disk.sync_failures++;
+	disk.sync_failed_ns = sim.now_ns;
 	for (uint32_t k = 0; k < i->pages_count; k++) {
 		struct page *p = &i->pages[k];
 		if (p->dirty && evicted)

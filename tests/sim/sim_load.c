@@ -134,6 +134,8 @@ static void act_online(struct client *c)
 
 static void act(struct client *c)
 {
+	if (actions_left == 0)
+		return;
 	if (!c->sock || sim_chance(conf.leave / 4)) {
 		client_connect(c);
 	} else if (!c->online) {

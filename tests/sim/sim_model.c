@@ -330,6 +330,8 @@ void model_result(struct cmd *c, const struct answer_seen *a)
 	struct file *f = c->file;
 	bool ok = a->reason < 0x80;
 	c->known = true;
+	if (f->active_ns && sim.now_ns >= f->active_ns + model.ttl_ns)
+		raise_guard(f, c->seq - 1); /* it may have been collected meanwhile */
 	if (ok && (c->verb == VERB_SEGMENT || c->verb == VERB_INIT) && f->active_ns < c->sent_ns)
 		f->active_ns = c->sent_ns;
 	if (!ok && c->verb != VERB_FIN)

@@ -58,7 +58,7 @@ static void way_put(struct way *w, const void *data, uint32_t len)
 {
 	if (w->begin > 0 && w->begin == w->end)
 		w->begin = w->end = 0;
-	if (w->end + len > w->max) {
+	if (w->begin > 0 && w->end + len > w->max) {
 		memmove(w->data, w->data + w->begin, w->end - w->begin);
 		w->end -= w->begin;
 		w->begin = 0;
@@ -67,7 +67,8 @@ static void way_put(struct way *w, const void *data, uint32_t len)
 		w->max = (w->end + len) * 2;
 		w->data = sim_realloc(w->data, w->max);
 	}
-	memcpy(w->data + w->end, data, len);
+	if (len > 0)
+		memcpy(w->data + w->end, data, len);
 	w->end += len;
 }
 

@@ -16,7 +16,7 @@
 #include <string.h>
 #include <sys/uio.h>
 
-enum { FDS_MAX = 512 };
+enum { FDS_MAX = 1024 };
 
 static struct sim_fd table[FDS_MAX];
 
