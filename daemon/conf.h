@@ -32,6 +32,8 @@ struct conf {
 	} log;
 	struct {
 		uint32_t connections_max;      /* connections_max: 100000 */
+		uint32_t connections_address_max; /* connections_address_max: 0 = no limit */
+		uint32_t connect_rate;         /* connect_rate: 0 = no limit; per second, daemon */
 		uint32_t connect_timeout_ms;   /* connect_timeout: 10s */
 		uint32_t keep_alive_max_s;     /* keep_alive_max: 0s = what the client asks; else
 						* the server keep alive */

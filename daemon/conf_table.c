@@ -69,6 +69,8 @@ const struct conf_key conf_keys[] = {
 	WORD("log.level", log.level, enum conf_log_level, "info", level_words),
 
 	COUNT("mqtt.connections_max", mqtt.connections_max, "100000", 1, 10000000),
+	COUNT("mqtt.connections_address_max", mqtt.connections_address_max, "0", 0, 10000000),
+	COUNT("mqtt.connect_rate", mqtt.connect_rate, "0", 0, 10000000),
 	MILLIS("mqtt.connect_timeout", mqtt.connect_timeout_ms, "10s", 100, HOUR * 1000),
 	SECONDS("mqtt.keep_alive_max", mqtt.keep_alive_max_s, "0s", 0, UINT16_MAX),
 	SIZE32("mqtt.min_rate", mqtt.min_rate_bytes, "1KiB", 0, GIB),

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include "address.h"
 #include "hold.h"
 #include "log.h"
 #include "reply.h"
@@ -22,6 +23,7 @@ enum {
 	LINGER_MS = 2000,
 	LINGER_MS_STOPPING = 100,
 	DISCARD_BYTES_MAX = 1 << 20,
+	LOG_MS = 1000,
 };
 
 /* Descriptors of connections in the daemon, against mqtt.connections_max. */
@@ -255,16 +257,45 @@ static void on_timer(struct timer *t)
 
 /* --- beginning -------------------------------------------------------------------------------- */
 
+/* Counts one more connection. NULL, or which limit stands against it. */
+static const char *limit_reached(const struct conf *conf, int fd, struct address **ret)
+{
+	uint8_t bytes[ADDRESS_BYTES];
+	if (atomic_fetch_add(&open_count, 1) >= conf->mqtt.connections_max)
+		return "mqtt.connections_max";
+	if (conf->mqtt.connections_address_max == 0)
+		return NULL;
+	sock_peer_address(fd, bytes);
+	*ret = address_enter(bytes, conf->mqtt.connections_address_max);
+	return *ret ? NULL : "mqtt.connections_address_max";
+}
+
+static void refuse(struct reactor *rt, int fd, const char *limit)
+{
+	uint64_t now_ms = ring_now_ms(rt->ring);
+	if (now_ms >= rt->conns->refused_ms + LOG_MS) {
+		char peer[64];
+		sock_peer_name(fd, peer, sizeof(peer));
+		log_warn("connection refused", LZ("peer", peer), LZ("limit", limit ? limit : "memory"), NULL);
+		rt->conns->refused_ms = now_ms;
+	}
+	atomic_fetch_sub(&open_count, 1);
+	sys_close(fd);
+}
+
 void conn_accept(struct reactor *rt, int fd, bool is_power)
 {
+	struct address *address = NULL;
 	struct conn *c = NULL;
-	if (atomic_fetch_add(&open_count, 1) < rt->conf->mqtt.connections_max)
+	const char *limit = limit_reached(rt->conf, fd, &address);
+	if (!limit)
 		c = calloc(1, sizeof(*c));
 	if (!c) {
-		atomic_fetch_sub(&open_count, 1);
-		sys_close(fd);
+		refuse(rt, fd, limit);
+		address_leave(address);
 		return;
 	}
+	c->address = address;
 	sock_setup(fd);
 	c->rt = rt;
 	c->fd = fd;
@@ -417,6 +448,7 @@ static bool close_step(struct conn *c)
 	unlink_all(c);
 	sys_close(c->fd);
 	atomic_fetch_sub(&open_count, 1);
+	address_leave(c->address);
 	free(c);
 	return true;
 }

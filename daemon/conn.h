@@ -39,6 +39,7 @@
 
 struct reply;
 struct hold;
+struct address;
 
 enum conn_state {
 	/* Accepted, or arrived from another reactor: only CONNECT is understood. Next: MOVING,
@@ -108,6 +109,7 @@ struct conn {
 	uint64_t window_ms;
 	uint32_t window_bytes;
 	struct rate rate;
+	struct address *address;            /* NULL: mqtt.connections_address_max is not set */
 	uint64_t until_ms;                  /* CONNECT is there, HOLD closed, CLOSING given up */
 };
 
@@ -119,6 +121,7 @@ struct conns {
 	struct conn *now, **now_tail, *later, **later_tail;
 	struct hold *hold;
 	struct rates *rates;
+	uint64_t refused_ms; /* when a connection over a limit was last logged */
 };
 
 int conns_new(struct reactor *rt, struct conns **ret);

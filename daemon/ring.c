@@ -303,7 +303,11 @@ static void prep(struct io_uring_sqe *sqe, struct op *op)
 {
 	switch ((enum op_kind)op->kind) {
 	case K_ACCEPT:
-		io_uring_prep_multishot_accept(sqe, op->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (op->flags)
+			io_uring_prep_accept(sqe, op->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		else
+			io_uring_prep_multishot_accept(sqe, op->fd, NULL, NULL,
+				SOCK_NONBLOCK | SOCK_CLOEXEC);
 		break;
 	case K_POLL:
 		io_uring_prep_poll_add(sqe, op->fd, POLLIN);
@@ -561,6 +565,13 @@ static void queue(struct ring *r, struct op *op, enum op_kind kind, int fd)
 
 void ring_accept_multi(struct ring *r, struct op *op, int fd)
 {
+	op->flags = 0;
+	queue(r, op, K_ACCEPT, fd);
+}
+
+void ring_accept_one(struct ring *r, struct op *op, int fd)
+{
+	op->flags = 1;
 	queue(r, op, K_ACCEPT, fd);
 }
 

@@ -102,6 +102,7 @@ void ring_cancel(struct ring *r, struct op *op);
 
 /* --- sockets. fds are non-blocking. --- */
 void ring_accept_multi(struct ring *r, struct op *op, int fd);        /* res: a new fd each time */
+void ring_accept_one(struct ring *r, struct op *op, int fd);
 void ring_poll_in(struct ring *r, struct op *op, int fd);             /* one shot; res: poll events */
 void ring_send(struct ring *r, struct op *op, int fd, const void *buf, uint32_t len); /* may be short */
 
@@ -125,6 +126,7 @@ void ring_unlinkat(struct ring *r, struct op *op, int dir_fd, const char *path, 
 void ring_call(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn);
 
 /* --- at once, on a non-blocking socket or pipe, never waiting: bytes or −errno (−EAGAIN) --- */
+int sock_accept(int fd);                               /* a connection, non-blocking */
 int sock_recv(int fd, void *buf, uint32_t len);
 int sock_peek(int fd, void *buf, uint32_t len);
 int sock_discard(int fd, uint32_t len);                /* drops up to len bytes without copying them */
@@ -132,6 +134,8 @@ int sock_splice(int fd, int pipe_fd, uint32_t len);    /* socket → pipe */
 void sock_shutdown_send(int fd);                       /* our side only: the peer sees the end after our last byte */
 /* Address of the peer as text ("1.2.3.4:5678"). */
 void sock_peer_name(int fd, char *ret, size_t ret_max);
+/* Its address without the port: of IPv6 the network, 64 bits. Zeros: not known. */
+void sock_peer_address(int fd, uint8_t ret[16]);
 /* Options of an accepted connection: TCP_NODELAY. */
 void sock_setup(int fd);
 /* A pipe of at least `bytes` if allowed; *ret_bytes what it became. 0 or −errno. */

@@ -35,6 +35,11 @@ static int64_t result(ssize_t n)
 
 /* --- sockets and pipes ------------------------------------------------------------------------ */
 
+int sock_accept(int fd)
+{
+	return (int)result(accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC));
+}
+
 int sock_recv(int fd, void *buf, uint32_t len)
 {
 	return (int)result(recv(fd, buf, len, MSG_DONTWAIT));
@@ -85,6 +90,24 @@ void sock_peer_name(int fd, char *ret, size_t ret_max)
 	if (getpeername(fd, (struct sockaddr *)&ss, &len) < 0)
 		ss.ss_family = AF_UNSPEC;
 	name_of(&ss, ret, ret_max);
+}
+
+void sock_peer_address(int fd, uint8_t ret[16])
+{
+	struct sockaddr_storage ss = {0};
+	socklen_t len = sizeof(ss);
+	memset(ret, 0, 16);
+	if (getpeername(fd, (struct sockaddr *)&ss, &len) < 0)
+		return;
+	if (ss.ss_family == AF_INET) {
+		memcpy(ret + 12, &((const struct sockaddr_in *)&ss)->sin_addr, 4);
+		return;
+	}
+	const struct in6_addr *in6 = &((const struct sockaddr_in6 *)&ss)->sin6_addr;
+	if (ss.ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(in6))
+		memcpy(ret + 12, in6->s6_addr + 12, 4);
+	else if (ss.ss_family == AF_INET6)
+		memcpy(ret, in6, 8);
 }
 
 void sock_setup(int fd)

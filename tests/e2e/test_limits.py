@@ -1,8 +1,10 @@
 """limits: how fast a client is read, and how many connections an address may have."""
 
+import socket
 import time
 
-from harness import cases, eq, limit, segments, some_bytes, yes
+from harness import cases, eq, limit, raises, segments, some_bytes, until, yes
+from rawmqtt import Closed, connect_packet
 
 MIB = 1 << 20
 
@@ -73,3 +75,42 @@ def test_paced_connection_ends_cleanly(t):
         c.publish(topic, payload, qos=0)
     c.publish("t", b"", qos=0)
     yes(timed(d.stop) < 5, "it does not wait for the client's turn")
+
+
+@cases(reactors=[1, 2])
+def test_connections_of_one_address(t, reactors):
+    """Counted over all reactors; another address is none the worse, and who leaves makes room."""
+    d = t.daemon("mqtt.connections_address_max=3", f"reactors={reactors}")
+    here = [t.client() for _ in range(3)]
+    for _ in range(3):
+        raises((Closed, ConnectionError), t.client)
+    yes(" limit=mqtt.connections_address_max" in d.log(), "the log says so")
+    other = socket.create_connection(("127.0.0.1", d.port), 5, ("127.0.0.2", 0))
+    other.sendall(connect_packet("other"))
+    eq(other.recv(1), b"\x20", "CONNACK for another address")
+    other.close()
+    here[0].disconnect()
+
+    def comes_in():
+        try:
+            return t.client()
+        except (Closed, ConnectionError):
+            return None
+    until(comes_in, "who left has made room")
+
+
+def test_connect_rate(t):
+    """What comes too fast waits, and is served in its turn: none is turned away."""
+    d = t.daemon("mqtt.connect_rate=50", "reactors=2")
+    start = time.monotonic()
+    sockets = [socket.create_connection(("127.0.0.1", d.port), 5) for _ in range(150)]
+    yes(time.monotonic() - start < 1.5, "the system takes them at once")
+    for at, s in enumerate(sockets):
+        s.sendall(connect_packet(f"c{at}"))
+    for s in sockets:
+        s.settimeout(10)
+        eq(s.recv(1), b"\x20", "CONNACK")
+        s.close()
+    took = time.monotonic() - start
+    yes(1.8 <= took <= 8, f"150 connections at 50/s, of which 50 at once, took {took:.2f} s")
+    yes("mqtt.connect_rate is reached per_s=50" in d.log(), "the log says so")

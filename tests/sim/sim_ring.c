@@ -168,7 +168,7 @@ static void accept_next(struct flight *f)
 		net_want_accept(f->op->fd, on_acceptable, f);
 		return;
 	}
-	f->more = true;
+	f->more = f->op->flags == 0;
 	known_later(f, sim_fd_of_sock(s));
 }
 
@@ -415,6 +415,13 @@ static void queue(struct ring *r, struct op *op, enum kind kind, int fd)
 
 void ring_accept_multi(struct ring *r, struct op *op, int fd)
 {
+	op->flags = 0;
+	queue(r, op, K_ACCEPT, fd);
+}
+
+void ring_accept_one(struct ring *r, struct op *op, int fd)
+{
+	op->flags = 1;
 	queue(r, op, K_ACCEPT, fd);
 }
 

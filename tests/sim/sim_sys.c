@@ -131,6 +131,13 @@ static void pause_here(void)
 
 /* --- sockets and pipes ------------------------------------------------------------------------ */
 
+int sock_accept(int fd)
+{
+	(void)sim_fd_get(fd, FD_LISTEN);
+	struct sock *s = net_accept();
+	return s ? sim_fd_of_sock(s) : -EAGAIN;
+}
+
 int sock_recv(int fd, void *buf, uint32_t len)
 {
 	return sock_take(sim_fd_get(fd, FD_SOCK)->sock, buf, len, false);
@@ -171,6 +178,12 @@ void sock_shutdown_send(int fd)
 void sock_peer_name(int fd, char *ret, size_t ret_max)
 {
 	snprintf(ret, ret_max, "sim:%u", sock_id(sim_fd_get(fd, FD_SOCK)->sock));
+}
+
+void sock_peer_address(int fd, uint8_t ret[16])
+{
+	(void)sim_fd_get(fd, FD_SOCK);
+	memset(ret, 0, 16); /* all clients are on one machine */
 }
 
 void sock_setup(int fd)

@@ -167,6 +167,43 @@ Test(ring_sys, names_and_options_of_a_peer)
 	cr_expect_str_eq(name, "?");
 }
 
+Test(ring_sys, address_of_a_peer)
+{
+	static const uint8_t v4[16] = {[12] = 127, [15] = 1}, none[16];
+	uint8_t bytes[16];
+	char name[64];
+	int s[2], probe;
+	tcp_pair("127.0.0.1:0", s);
+	sock_peer_address(s[1], bytes);
+	cr_expect_arr_eq(bytes, v4, 16);
+	close(s[0]);
+	close(s[1]);
+	sock_peer_address(s[1], bytes);
+	cr_expect_arr_eq(bytes, none, 16);
+	if (sys_listen("[::]:0", false, &probe, name, sizeof(name)) < 0)
+		return; /* no IPv6 on this machine */
+	/* Of version 4, at a socket for both. */
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(strrchr(name, ':') + 1)),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	s[0] = socket(AF_INET, SOCK_STREAM, 0);
+	cr_assert_eq(connect(s[0], (struct sockaddr *)&in, sizeof(in)), 0);
+	while ((s[1] = sock_accept(probe)) == -EAGAIN)
+		;
+	cr_assert_geq(s[1], 0);
+	sock_peer_address(s[1], bytes);
+	cr_expect_arr_eq(bytes, v4, 16);
+	cr_expect_eq(sock_accept(probe), -EAGAIN);
+	close(s[0]);
+	close(s[1]);
+	close(probe);
+	/* Of version 6, the network alone. */
+	tcp_pair("[::1]:0", s);
+	sock_peer_address(s[1], bytes);
+	cr_expect_arr_eq(bytes, none, 16);
+	close(s[0]);
+	close(s[1]);
+}
+
 Test(ring_sys, a_peer_of_version_6)
 {
 	char name[64];
