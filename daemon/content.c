@@ -118,16 +118,27 @@ static void content_rewind(struct transfer *t, uint64_t from)
 	refresh_contiguous(t);
 }
 
+/* Taking out may need one extent more than the limit. It is had: what lies behind was acknowledged,
+ * and the segment that comes to the gap closes it again. */
+static int remove_over_limit(struct cover *c, uint64_t from, uint64_t to)
+{
+	uint32_t max = c->extents_max;
+	c->extents_max = UINT32_MAX;
+	int err = cover_remove(c, from, to);
+	c->extents_max = max;
+	return err;
+}
+
 void transfer_uncover(struct transfer *t, uint64_t from, uint64_t to)
 {
 	struct record r = {.type = RECORD_UNCOVER, .tid = t->tid, .from = from, .to = to};
-	/* Taking out may need one extent more than the limit; then the whole rest of the run goes,
-	 * which only costs its retransmission. */
-	if (cover_remove(&t->cover, from, to) < 0) {
+	/* Without memory for it the whole rest of the run goes, which only costs its
+	 * retransmission. */
+	if (remove_over_limit(&t->cover, from, to) < 0) {
 		r.to = cover_run_end(&t->cover, from, NULL);
 		(void)cover_remove(&t->cover, from, r.to);
 	}
-	if (cover_remove(&t->synced, from, r.to) < 0)
+	if (remove_over_limit(&t->synced, from, r.to) < 0)
 		(void)cover_remove(&t->synced, from, cover_run_end(&t->synced, from, NULL));
 	journal_append(t->u->rt->journal, &r);
 	content_rewind(t, from);
