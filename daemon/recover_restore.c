@@ -171,6 +171,10 @@ static int restore(struct recovery *rc, struct past *p, struct reactor **reactor
 	p->open.text = NULL;
 	if (p->meta && !meta_parse(p->meta, p->meta_bytes, &t->meta))
 		t->has_meta = true;
+	/* A generation begins with the metadata of the one before. After a power cut the journal may
+	 * end between its beginning and the record of that. */
+	else if (before && before->has_meta && meta_copy(&t->meta, &before->meta) == 0)
+		t->has_meta = true;
 	/* Metadata that was taken over from the generation before is the only one that another init
 	 * may replace. */
 	t->own_meta = t->has_meta && (!before || !before->has_meta || !meta_equal(&t->meta, &before->meta));
