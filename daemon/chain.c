@@ -49,8 +49,8 @@ static bool can_follow(const struct transfer *t, uint64_t end, const struct seg 
 /* Where the digest of the file stands, segments included that do not count yet. */
 static uint64_t ahead_end(const struct transfer *t)
 {
-	bool is_valid = t->ahead_gen == t->content_gen && t->ahead.bytes > t->frontier;
-	return is_valid ? t->ahead.bytes : t->frontier;
+	bool is_valid = t->ahead_gen == t->content_gen && t->hasher->ahead.bytes > t->frontier;
+	return is_valid ? t->hasher->ahead.bytes : t->frontier;
 }
 
 bool chain_offer(struct seg *s)
@@ -111,14 +111,14 @@ void chain_step(struct transfer *t)
 		if (t->gone || !can_follow(t, end, first))
 			continue; /* one before it has failed: alone */
 		if (first->off == end) {
-			first->through = end > t->frontier ? t->ahead : t->hash;
+			first->through = end > t->frontier ? t->hasher->ahead : t->hasher->hash;
 			link_run(t, &head);
 			verify_submit(t->u->rt->verify, head);
 			return;
 		}
 		if (end == t->frontier && transfer_hash_prepare(t, first->off)) {
-			link_run(t, &t->hash_job.then);
-			verify_submit(t->u->rt->verify, &t->hash_job);
+			link_run(t, &t->hasher->job.then);
+			verify_submit(t->u->rt->verify, &t->hasher->job);
 			return;
 		}
 	}
@@ -132,7 +132,7 @@ void chain_on_checked(struct seg *s, bool is_right)
 	assert(t->hashing > 0);
 	t->hashing--;
 	if (is_right && s->chain_gen == t->content_gen) {
-		t->ahead = s->through;
+		t->hasher->ahead = s->through;
 		t->ahead_gen = t->content_gen;
 	}
 }

@@ -19,15 +19,42 @@ enum { HASH_JOB_BYTES_MAX = 8 << 20, BEHIND_BYTES = 8 << 20 };
 static void on_hashed(struct op *op);
 static void on_behind(struct op *op);
 
-void content_init(struct transfer *t)
+int content_init(struct transfer *t)
 {
+	struct hasher *h = calloc(1, sizeof(*h));
+	if (!h)
+		return -ENOMEM;
 	cover_init(&t->cover, t->u->conf->transfer.extents_max);
 	cover_init(&t->synced, t->u->conf->transfer.extents_max);
-	sha256_init(&t->hash);
-	t->hash_job.op.done = on_hashed;
-	t->hash_job.states[1] = &t->hash_run;
+	h->t = t;
+	sha256_init(&h->hash);
+	h->job.op.done = on_hashed;
+	h->job.states[1] = &h->run;
+	h->behind_op.done = on_behind;
 	t->chain_tail = &t->chain;
-	t->behind_op.done = on_behind;
+	t->hasher = h;
+	return 0;
+}
+
+void content_release(struct transfer *t)
+{
+	assert(t->state == TRANSFER_EXPORTED && t->hashing == 0);
+	t->frontier = 0;
+	free(t->mids);
+	t->mids = NULL;
+	t->mids_count = 0;
+	if (!t->hasher || !op_is_idle(&t->hasher->behind_op))
+		return; /* on_behind comes back here */
+	free(t->hasher);
+	t->hasher = NULL;
+}
+
+void content_fini(struct transfer *t)
+{
+	cover_fini(&t->cover);
+	cover_fini(&t->synced);
+	free(t->mids);
+	free(t->hasher);
 }
 
 bool transfer_is_hashed(const struct transfer *t)
@@ -93,10 +120,10 @@ static void frontier_rewind(struct transfer *t, uint64_t to)
 		mids = t->mids_count;
 	if (mids) {
 		t->frontier = (uint64_t)mids * MIDSTATE_BYTES;
-		sha256_resume(&t->hash, t->mids[mids - 1], t->frontier);
+		sha256_resume(&t->hasher->hash, t->mids[mids - 1], t->frontier);
 	} else {
 		t->frontier = 0;
-		sha256_init(&t->hash);
+		sha256_init(&t->hasher->hash);
 	}
 	account_backlog(t);
 }
@@ -189,20 +216,22 @@ bool transfer_hash_prepare(struct transfer *t, uint64_t to)
 	if (!staging_get(t))
 		return false;
 	t->hashing++;
-	t->hash_run = t->hash;
+	t->hasher->run = t->hasher->hash;
 	t->hash_gen = t->content_gen;
-	t->hash_job.ring = t->u->rt->ring;
-	t->hash_job.bytes = to - t->frontier;
-	t->hash_job.data = (struct verify_range){.fd = t->fd, .off = t->frontier};
-	t->hash_job.then = NULL;
+	t->hasher->job.ring = t->u->rt->ring;
+	t->hasher->job.bytes = to - t->frontier;
+	t->hasher->job.data = (struct verify_range){.fd = t->fd, .off = t->frontier};
+	t->hasher->job.then = NULL;
 	transfer_pin(t);
 	return true;
 }
 
 static void on_behind(struct op *op)
 {
-	struct transfer *t = container_of(op, struct transfer, behind_op);
+	struct transfer *t = container_of(op, struct hasher, behind_op)->t;
 	staging_put(t);
+	if (t->state == TRANSFER_EXPORTED)
+		content_release(t);
 	transfer_unpin(t);
 }
 
@@ -213,13 +242,13 @@ static void write_behind(struct transfer *t, uint64_t end)
 	if (end < t->behind) /* it was rewound, or content was taken out */
 		t->behind = end;
 	if (t->gone || t->state > TRANSFER_VERIFYING || end - t->behind < BEHIND_BYTES ||
-		!op_is_idle(&t->behind_op) || !staging_get(t))
+		!op_is_idle(&t->hasher->behind_op) || !staging_get(t))
 		return;
 	uint64_t bytes = end - t->behind;
 	if (bytes > 1u << 30)
 		bytes = 1u << 30;
 	transfer_pin(t);
-	ring_write_behind(t->u->rt->ring, &t->behind_op, t->fd, t->behind, (uint32_t)bytes);
+	ring_write_behind(t->u->rt->ring, &t->hasher->behind_op, t->fd, t->behind, (uint32_t)bytes);
 	t->behind += bytes;
 }
 
@@ -247,18 +276,18 @@ void transfer_hash_step(struct transfer *t)
 	if (!transfer_hash_prepare(t, end))
 		return;
 	t->chain_end = end;
-	verify_submit(t->u->rt->verify, &t->hash_job);
+	verify_submit(t->u->rt->verify, &t->hasher->job);
 }
 
 void transfer_hashed(struct transfer *t, const struct sha256 *hash)
 {
 	STAT_ADD(t->u->rt, hashed_bytes, hash->bytes - t->frontier);
-	t->hash = *hash;
+	t->hasher->hash = *hash;
 	t->frontier = hash->bytes;
 	if (t->frontier % MIDSTATE_BYTES == 0 && t->frontier / MIDSTATE_BYTES == t->mids_count + 1 &&
-		transfer_add_midstate(t, t->hash.h) == 0) {
+		transfer_add_midstate(t, t->hasher->hash.h) == 0) {
 		struct record r = {.type = RECORD_MIDSTATE, .tid = t->tid, .frontier = t->frontier};
-		memcpy(r.h, t->hash.h, sizeof(r.h));
+		memcpy(r.h, t->hasher->hash.h, sizeof(r.h));
 		journal_append(t->u->rt->journal, &r);
 	}
 	account_backlog(t);
@@ -267,7 +296,7 @@ void transfer_hashed(struct transfer *t, const struct sha256 *hash)
 
 static void on_hashed(struct op *op)
 {
-	struct transfer *t = container_of(op, struct transfer, hash_job.op);
+	struct transfer *t = container_of(op, struct hasher, job.op)->t;
 	t->hashing--;
 	staging_put(t);
 	if (op->res < 0 && !t->gone) {
@@ -277,7 +306,7 @@ static void on_hashed(struct op *op)
 		t->content_gen++; /* segments chained to it are not to be believed */
 		transfer_on_hash_failed(t, op->res);
 	} else if (!t->gone && t->hash_gen == t->content_gen) {
-		transfer_hashed(t, &t->hash_run);
+		transfer_hashed(t, &t->hasher->run);
 	}
 	if (!t->gone)
 		transfer_step(t);

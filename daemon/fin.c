@@ -192,7 +192,7 @@ void fin_compare(struct transfer *t)
 	struct outcome o;
 	uint8_t digest[32] = {0};
 	if (transfer_is_hashed(t))
-		sha256_digest(&t->hash, digest);
+		sha256_digest(&t->hasher->hash, digest);
 	if (f->has_checksum && memcmp(digest, f->checksum, 32) != 0) {
 		outcome_mismatch(&o, f->checksum, digest);
 		fin_fail(t, &o);

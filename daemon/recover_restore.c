@@ -133,6 +133,7 @@ static int restore_open(struct recovery *rc, struct past *p, struct transfer *t)
 static void restore_exported(struct recovery *rc, struct past *p, struct transfer *t)
 {
 	t->state = TRANSFER_EXPORTED;
+	content_release(t);
 	t->exported = p->exported;
 	p->exported.path = NULL;
 	t->cover = p->cover;

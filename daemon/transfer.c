@@ -120,10 +120,8 @@ static void transfer_free(struct transfer *t)
 	timers_disarm(&t->u->rt->timers, &t->ttl);
 	atomic_fetch_sub(&t->u->store->backlog_bytes, t->backlog);
 	t->u->ended_count -= t->ended;
-	cover_fini(&t->cover);
-	cover_fini(&t->synced);
+	content_fini(t);
 	meta_fini(&t->meta);
-	free(t->mids);
 	free(t->staging);
 	free(t->exported.path);
 	free(t->clientid);
@@ -192,10 +190,9 @@ struct transfer *transfer_new(struct uploads *u, const struct upload_id *id, uin
 	t->fileid_bytes = id->fileid_bytes;
 	t->clientid = copy_id(id->clientid, id->clientid_bytes);
 	t->fileid = copy_id(id->fileid, id->fileid_bytes);
-	content_init(t);
 	sync_init(t);
 	t->ttl.fire = on_ttl;
-	if (t->clientid && t->fileid)
+	if (content_init(t) == 0 && t->clientid && t->fileid)
 		t->staging = staging_name(t);
 	if (!t->staging) {
 		transfer_free(t);
@@ -364,10 +361,8 @@ void transfer_to_exported(struct transfer *t)
 	cover_fini(&t->cover);
 	cover_init(&t->cover, u->conf->transfer.extents_max);
 	cover_fini(&t->synced);
-	free(t->mids);
-	t->mids = NULL;
-	t->mids_count = 0;
 	t->state = TRANSFER_EXPORTED;
+	content_release(t);
 	u->exported_count++;
 	if (t->previous) {
 		exported_forget(t->previous);

@@ -68,6 +68,17 @@ struct pending {
 	struct journal_waiter waiter;
 };
 
+/* What hashing the content takes; gone with the export, so that what is remembered of it stays
+ * small. */
+struct hasher {
+	struct transfer *t;
+	struct sha256 hash;   /* has been fed [0, frontier) */
+	struct sha256 run;    /* job works on a copy */
+	struct verify_job job;
+	struct sha256 ahead;  /* beyond hash, over segments that are right but do not count yet */
+	struct op behind_op;  /* write-behind */
+};
+
 /* Where an export is, and what it was: valid from PUBLISHING on. */
 struct exported {
 	uint64_t size;
@@ -152,25 +163,20 @@ struct transfer {
 	struct upload_gate *gates;
 	struct spool *spool;     /* of the large segments that come in now (spool.c) */
 
-	/* hash frontier: `hash` has been fed [0, frontier) */
-	struct sha256 hash;
+	struct hasher *hasher;   /* NULL once exported */
 	uint64_t frontier;
 	uint64_t contiguous;     /* end of the covered run from 0 */
 	uint64_t backlog;        /* of the daemon's total: contiguous − frontier as last accounted */
-	uint32_t hashing;        /* in flight that feed the hash: hash_job, segments of a chain, a group */
+	uint32_t hashing;        /* in flight that feed the hash: the hasher's job, segments of a chain, a group */
 	bool hash_stalled;       /* reading back failed: tried again at the next fin, not before */
 	uint32_t content_gen;    /* counts uncovers and failures: a hash over an older one is dropped */
 	uint32_t hash_gen;
-	struct sha256 hash_run;
-	struct verify_job hash_job;
 	uint32_t (*mids)[8];     /* midstates at 64 MiB, 128 MiB, … */
 	uint32_t mids_count;
 	struct seg *chain, **chain_tail; /* segments that wait for the running chain to end (chain.c) */
 	uint64_t chain_end;      /* of what runs and what waits */
-	struct sha256 ahead;     /* beyond hash, over segments that are right but do not count yet */
-	uint32_t ahead_gen;      /* content_gen when it was set */
-	struct op behind_op;     /* write-behind */
-	uint64_t behind;         /* up to here it was started */
+	uint32_t ahead_gen;      /* content_gen when the hasher's ahead was set */
+	uint64_t behind;         /* up to here write-behind was started */
 
 	/* fin */
 	struct fin *fins;        /* the one being worked on, and those that joined or wait */
@@ -223,7 +229,9 @@ struct uploads {
 };
 
 /* --- transfer.c, content.c, gate.c --- */
-void content_init(struct transfer *t);
+int content_init(struct transfer *t); /* 0 or −ENOMEM */
+void content_release(struct transfer *t); /* exported: keeps nothing that hashing took */
+void content_fini(struct transfer *t);
 struct uploads *uploads_new(struct reactor *rt, struct store *store);
 void uploads_free(struct uploads *u);
 bool uploads_is_idle(const struct uploads *u); /* nothing verifies, publishes, writes */
@@ -271,7 +279,7 @@ void transfer_hash_step(struct transfer *t);
 /* Is the file's digest wanted? With verify.digest: asked only when there is something to compare it
  * with. */
 bool transfer_is_hashed(const struct transfer *t);
-/* Makes hash_job go from the frontier to `to`; the caller submits it. False: the file is not open. */
+/* Makes the hasher's job go from the frontier to `to`; the caller submits it. False: the file is not open. */
 bool transfer_hash_prepare(struct transfer *t, uint64_t to);
 /* The frontier moves to where this hash has got. */
 void transfer_hashed(struct transfer *t, const struct sha256 *hash);

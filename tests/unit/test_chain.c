@@ -116,7 +116,7 @@ static void expect_frontier(uint32_t segs)
 	cr_assert_not_null(t);
 	cr_expect_eq(t->frontier, (uint64_t)segs * SEG_BYTES, "at %llu",
 		(unsigned long long)t->frontier / SEG_BYTES);
-	cr_expect_eq(t->hash.bytes, t->frontier);
+	cr_expect_eq(t->hasher->hash.bytes, t->frontier);
 	cr_expect_eq(t->hashing, 0);
 	cr_expect_null(t->chain);
 }
