@@ -294,8 +294,8 @@ static void on_response(struct client *c, const char *json, bool is_dup)
 		sim_fail("%s: reason %02x in the acknowledgement, %02x in the answer", c->id,
 			cmd->reason, a.reason);
 	if (cmd->verb == VERB_STATUS) {
-		c->status = a;
-		c->status_of = cmd->file;
+		cmd->file->status = a;
+		cmd->file->has_status = true;
 	}
 	if (!cmd->known && !ack_decides(c, cmd))
 		result(cmd, &a);

@@ -29,10 +29,7 @@ struct client {
 	struct cmd cmds[MODEL_COMMANDS_MAX];
 	struct file files[MODEL_FILES_MAX];
 	uint32_t files_count;
-	/* healing */
-	struct answer_seen status;
-	struct file *status_of;         /* NULL: none has come */
-	uint64_t offline_ns;
+	uint64_t offline_ns;            /* since when, if it is */
 };
 
 void client_connect(struct client *c);

@@ -274,10 +274,12 @@ int disk_rename(struct inode *from, const char *from_name, struct inode *to, con
 	return 0;
 }
 
-void disk_sync_all(struct inode *i)
+void disk_make_durable(struct inode *dir)
 {
-	inode_sync(i);
-	inode_sync(disk.root);
+	bool faults = disk.faults;
+	disk.faults = false;
+	inode_sync(dir);
+	disk.faults = faults;
 }
 
 int disk_sync_everything(void)

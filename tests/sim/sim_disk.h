@@ -61,7 +61,7 @@ int disk_rename(struct inode *from, const char *from_name, struct inode *to, con
 	bool may_replace);
 /* syncfs: −EIO when any file failed, whose own next sync fails then, too. */
 int disk_sync_everything(void);
-void disk_sync_all(struct inode *i);    /* it, and the root: they have been there for ever */
+void disk_make_durable(struct inode *dir);  /* somebody else's sync, which never fails */
 /* Calls fn for each name; the directory may change meanwhile. */
 int disk_list(struct inode *dir, int (*fn)(void *arg, const char *name), void *arg);
 

@@ -11,7 +11,7 @@
 
 enum {
 	CLIENTS_MAX = 4,
-	HEAL_TRIES_MAX = 15,
+	HEAL_TRIES_MAX = 40,     /* with few extents each brings one block, at the worst */
 	/* Nothing is asked of the daemon now that takes longer. */
 	STARVED_S = 120,
 };
@@ -20,13 +20,15 @@ static struct load_conf conf;
 static struct client clients[CLIENTS_MAX];
 static uint32_t actions_left;
 static bool healing, leaving;
+static uint64_t heal_ns;          /* not before */
 
 static void on_tick(void *arg, uint64_t num);
 
 static void tick_later(struct client *c)
 {
 	uint64_t most = healing ? 5 * SIM_MS : conf.pause_ns_max;
-	sim_after(sim_skewed(1000, most), false, on_tick, c, 0);
+	uint64_t least = healing && sim.now_ns < heal_ns ? heal_ns - sim.now_ns : 1000;
+	sim_after(sim_skewed(least, least + most), false, on_tick, c, 0);
 }
 
 /* --- at random -------------------------------------------------------------------------------- */
@@ -107,6 +109,7 @@ static void act_take(struct file *f)
 	SIM_TRACE("take", f->idx, 0, "%-5s %s is taken away by its consumer", f->client->id, e->path);
 	model_taken(e->inode);
 	disk_unlink(dir, name, false);
+	disk_make_durable(dir); /* else a crash brings it back */
 	if (f->guard < f->client->seq)
 		f->guard = f->client->seq;
 }
@@ -157,9 +160,13 @@ static void act(struct client *c)
 
 static void heal_send(struct client *c, struct file *f)
 {
-	const struct answer_seen *s = &c->status;
+	const struct answer_seen *s = &f->status;
 	bool is_fresh = strcmp(s->state, "exported") == 0 || strcmp(s->state, "none") == 0;
 	struct cmd cmd = {.verb = VERB_INIT, .file = f, .qos = 1, .size = UINT32_MAX};
+	/* Stray extents behind its end may use up all that it may have. */
+	struct cmd abort = {.verb = VERB_ABORT, .file = f, .qos = 1};
+	if (f->tries % 10 == 0)
+		client_command(c, &abort, false);
 	if (f->init_seq <= f->guard || f->tries > 2)
 		client_command(c, &cmd, false);
 	for (uint32_t i = 0; i < f->blocks; i++) {
@@ -193,20 +200,21 @@ static bool is_exported(struct file *f)
 
 static void heal_file(struct client *c, struct file *f)
 {
-	if (c->status_of != f) {
-		act_plain(c, f, VERB_STATUS);
+	if (!f->has_status) {
+		struct cmd cmd = {.verb = VERB_STATUS, .file = f, .qos = 1};
+		client_command(c, &cmd, false);
 		return;
 	}
-	c->status_of = NULL;
-	if (strcmp(c->status.state, "exported") == 0 && is_exported(f)) {
+	f->has_status = false;
+	if (strcmp(f->status.state, "exported") == 0 && is_exported(f)) {
 		f->settled = true;
 		return;
 	}
-	if (strcmp(c->status.state, "verifying") == 0)
+	if (strcmp(f->status.state, "verifying") == 0)
 		return;
 	if (++f->tries > HEAL_TRIES_MAX)
 		sim_fail("%s %s: after %d tries it is not exported (%s)", c->id, f->id, HEAL_TRIES_MAX,
-			c->status.state);
+			f->status.state);
 	heal_send(c, f);
 }
 
@@ -224,7 +232,7 @@ static void check_starved(const struct client *c)
 
 static void heal(struct client *c)
 {
-	if (daemon_state() != DAEMON_RUNNING) {
+	if (daemon_state() != DAEMON_RUNNING || sim.now_ns < heal_ns) {
 		c->offline_ns = sim.now_ns;
 		return;
 	}
@@ -237,10 +245,8 @@ static void heal(struct client *c)
 	if (!c->online || !c->subscribed || client_outstanding(c) > 0)
 		return;
 	for (uint32_t i = 0; i < c->files_count; i++) {
-		if (!c->files[i].settled) {
+		if (!c->files[i].settled)
 			heal_file(c, &c->files[i]);
-			return;
-		}
 	}
 }
 
@@ -309,12 +315,14 @@ bool load_is_over(void)
 void load_heal(void)
 {
 	healing = true;
+	heal_ns = sim.now_ns + SIM_S; /* what is under way still comes to its end */
 	for (uint32_t i = 0; i < conf.clients; i++) {
 		struct client *c = &clients[i];
 		client_leave(c, CLIENT_RESET);
 		c->offline_ns = sim.now_ns;
 		c->keep_alive_s = 0;
-		c->status_of = NULL;
+		for (uint32_t k = 0; k < c->files_count; k++)
+			c->files[k].has_status = false;
 	}
 }
 

@@ -23,8 +23,8 @@ struct client;
 struct inode;
 
 enum {
-	MODEL_BLOCKS_MAX = 24, MODEL_MAYBES_MAX = 6, MODEL_EXPORTS_MAX = 12, MODEL_FILES_MAX = 3,
-	MODEL_COMMANDS_MAX = 96, MODEL_STAMPS = 8,
+	MODEL_BLOCKS_MAX = 24, MODEL_MAYBES_MAX = 6, MODEL_EXPORTS_MAX = 12, MODEL_FILES_MAX = 6,
+	MODEL_COMMANDS_MAX = 256, MODEL_STAMPS = 8,
 };
 
 enum verb { VERB_INIT, VERB_SEGMENT, VERB_FIN, VERB_ABORT, VERB_STATUS };
@@ -54,6 +54,19 @@ struct export {
 	bool taken;                             /* by the consumer */
 };
 
+/* What the daemon said. */
+struct answer_seen {
+	uint8_t reason;
+	char text[32];
+	bool has_missing, has_status, truncated;
+	char state[16];
+	uint32_t missing_count;
+	uint64_t missing[64][2];
+	uint64_t missing_bytes;
+	bool has_actual;
+	uint8_t actual[32];
+};
+
 struct file {
 	struct client *client;
 	uint32_t idx;
@@ -68,8 +81,9 @@ struct file {
 	struct export exports[MODEL_EXPORTS_MAX];
 	uint32_t exports_count;
 	/* healing */
-	bool settled;
+	bool settled, has_status;
 	uint32_t tries;
+	struct answer_seen status;
 };
 
 struct cmd {
@@ -89,19 +103,6 @@ struct cmd {
 	uint32_t size;                          /* FIN: blocks; INIT: likewise, UINT32_MAX: none */
 	uint8_t sum[32];
 	uint64_t sent_ns;
-};
-
-/* What the daemon said. */
-struct answer_seen {
-	uint8_t reason;
-	char text[32];
-	bool has_missing, has_status, truncated;
-	char state[16];
-	uint32_t missing_count;
-	uint64_t missing[64][2];
-	uint64_t missing_bytes;
-	bool has_actual;
-	uint8_t actual[32];
 };
 
 struct model_conf {

@@ -65,7 +65,7 @@ static void choose_daemon(struct conf *c)
 	c->verify.step_bytes = ONE_OF(1, 700, 4096, 1048576);
 	c->transfer.backlog_bytes_max = ONE_OF(1, 4096, 67108864);
 	c->transfer.disk_free_min = 0;
-	c->transfer.extents_max = ONE_OF(64, 65536);
+	c->transfer.extents_max = ONE_OF(3, 64, 65536);
 	c->transfer.prealloc = sim_chance(7000) ? CONF_RESERVE : CONF_SPARSE;
 	c->export.parallel_max = ONE_OF(1, 2, 64);
 	c->export.layout = CONF_LAYOUT_PLAIN;
@@ -78,7 +78,7 @@ static void choose(void)
 {
 	bool is_large = sim_chance(2000);
 	choose_daemon(&w.daemon);
-	w.load = (struct load_conf){.clients = ONE_OF(1, 1, 2, 3), .files = ONE_OF(1, 2, 3),
+	w.load = (struct load_conf){.clients = ONE_OF(1, 1, 2, 4), .files = ONE_OF(1, 2, 3, 6),
 		.actions = ONE_OF(10, 40, 80), .block_bytes_max = is_large ? 30000 : ONE_OF(20, 900, 4200),
 		.blocks_max = ONE_OF(1, 6, 16), .pause_ns_max = ONE_OF(1, 20, 400) * SIM_MS,
 		.leave = ONE_OF(0, 0, 100, 500, 1500), .conflict = ONE_OF(0, 500, 3000),
@@ -281,7 +281,8 @@ static void body(void *arg)
 	choose();
 	net_reset(&w.net);
 	disk_reset(&w.disk);
-	disk_sync_all(disk_create(disk.root, "data", true));
+	disk_create(disk.root, "data", true);
+	disk_make_durable(disk.root);
 	model_reset(&w.model);
 	daemon_reset(&w.daemon, w.reactors, w.verify_threads);
 	load_reset(&w.load);
