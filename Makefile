@@ -162,9 +162,12 @@ endif
 $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(runner_obj) $(BUILD)/libsluice.a
 	@mkdir -p $(@D)
 	@$(if $(V),,echo '  LINK  $@')
-	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $(linked) $(PKG_LIBS) $(runner_lib)
+	$(Q)$(CC) $(ALL_CFLAGS) $(unit_wraps) -o $@ $(linked) $(PKG_LIBS) $(runner_lib)
 $(call of_daemon,$(unit_bin),test_): $(BUILD)/libdaemon.a
-$(addprefix $(BUILD)/unit/test_,broker_model upload_model journal_failures): $(BUILD)/libdaemon.a
+$(addprefix $(BUILD)/unit/test_,broker_model upload_model upload_faults journal_failures): $(BUILD)/libdaemon.a
+$(BUILD)/unit/test_upload_faults: unit_wraps := $(addprefix -Wl$(comma)--wrap=, \
+	$(addprefix ring_,write writev splice fallocate ftruncate fsync fdatasync now_ms) \
+	$(addprefix sys_,openat pwrite pwritev ftruncate fallocate fsync syncfs mkdirat renameat2) sock_discard)
 
 # With libFuzzer in the variant of that name; else with a main that replays the corpus.
 ifeq ($(VARIANT),fuzz)
