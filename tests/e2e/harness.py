@@ -173,8 +173,8 @@ class Daemon:
         eq(status, 0, "exit status of the daemon")
 
     def kill(self):
-        """SIGKILL: what a crash leaves behind."""
-        process, self.process = self.process, None
+        """SIGKILL: what a crash leaves behind. The port may now be anybody's."""
+        process, self.process, self.port = self.process, None, None
         eq(process.poll(), None, "exit status of the daemon before it was killed")
         process.kill()
         process.wait()

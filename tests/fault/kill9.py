@@ -79,13 +79,18 @@ class Uploader(threading.Thread):
     def connect(self):
         deadline = time.monotonic() + 30 * self.slow
         while True:
+            port = self.daemon_under_test.port
             try:
-                self.client = Client(self.daemon_under_test.port, self.name, timeout=20 * self.slow)
-                break
+                client = port and Client(port, self.name, timeout=20 * self.slow)
+                # While it was dead, another daemon on this machine may have been given its port.
+                if client and self.daemon_under_test.port == port:
+                    self.client = client
+                    break
             except (Closed, ConnectionError, OSError):
-                if time.monotonic() > deadline:
-                    raise Timeout("the daemon did not come back") from None
-                time.sleep(0.01)
+                pass
+            if time.monotonic() > deadline:
+                raise Timeout("the daemon did not come back")
+            time.sleep(0.01)
         self.reconnects += 1
         eq(self.client.subscribe(f"$file-response/{self.name}").codes, [1], "SUBACK")
 
