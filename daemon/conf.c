@@ -179,6 +179,9 @@ static int check_counts(const struct conf *c, const struct conf_place *place)
 	if (c->transfer.open_client_max > c->transfer.open_max)
 		return conf_fail(place,
 			"transfer.open_client_max is more than transfer.open_max; lower it.");
+	if (c->export.retention && !c->export.manifest)
+		return conf_fail(place, "export.retention goes by manifests; set export.manifest to "
+			"true, too.");
 	/* Splices that fill all workers would stop the journal, which shares them. */
 	if (c->io.splices_max >= c->io.workers_max)
 		return conf_fail(place,

@@ -93,6 +93,8 @@ struct conf {
 		uint32_t dir_mode;      /* dir_mode: "0750" */
 		char *group;            /* group: NULL = unchanged */
 		bool manifest;          /* manifest: true */
+		bool retention;         /* retention: false; expire_at removes exports */
+		uint32_t retention_interval_s; /* retention_interval: 10m, between two sweeps */
 		uint32_t parallel_max;  /* parallel: 512 publishes at once per reactor */
 	} export;
 	struct {

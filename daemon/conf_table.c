@@ -121,6 +121,9 @@ const struct conf_key conf_keys[] = {
 	{.path = "export.group", .text = "", .type = CONF_OPTION, MEMBER(export.group, char *)},
 	{.path = "export.manifest", .text = "true", .type = CONF_BOOL,
 		MEMBER(export.manifest, bool)},
+	{.path = "export.retention", .text = "false", .type = CONF_BOOL,
+		MEMBER(export.retention, bool)},
+	SECONDS("export.retention_interval", export.retention_interval_s, "10m", 1, UINT32_MAX),
 	COUNT("export.parallel", export.parallel_max, "512", 1, 65536),
 
 	SIZE32("io.splice_min", io.splice_min, "48KiB", KIB, 16 * MIB),

@@ -1,5 +1,5 @@
 /*
- * What the daemon tells ordinary subscribers: $file-event/exported, …/failed, …/aborted, …/expired.
+ * What the daemon tells ordinary subscribers: $file-event/exported, …/failed, …/aborted, …/expired, …/removed.
  */
 #ifndef SLUICE_EVENTS_H
 #define SLUICE_EVENTS_H

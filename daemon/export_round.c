@@ -37,6 +37,7 @@ enum {
 	DIRTY_BYTES_MIN = 16 << 20, DIRTY_BYTES_PER_FSYNC = 2 << 20,
 	SYNCFS_MS_MAX = 100, /* what is dirty may lie elsewhere, or the disk be fast */
 	ROUNDS_EACH = 32,
+	MAKE_TRIES = 3,
 };
 
 /* --- directories known to be durable ---------------------------------------------------------- */
@@ -91,7 +92,8 @@ static int make_dir(struct exporter *x, struct publish *p)
 {
 	const struct uploads *u = x->u;
 	int err = sys_mkdirat(u->store->export_fd, p->dir, u->conf->export.dir_mode);
-	if (err == -ENOENT) {
+	/* Whoever removes what is empty, as retention does, may be faster than we. */
+	for (int tries = 0; err == -ENOENT && tries < MAKE_TRIES; tries++) {
 		err = make_parents(x, p);
 		if (!err)
 			err = sys_mkdirat(u->store->export_fd, p->dir, u->conf->export.dir_mode);

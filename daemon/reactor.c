@@ -22,6 +22,7 @@
 #include "listener.h"
 #include "log.h"
 #include "recover.h"
+#include "retention.h"
 #include "ring.h"
 #include "transfer.h"
 
@@ -155,6 +156,8 @@ static int set_up(struct reactor *rt)
 		err = broker_new(conf, rt->idx, &ops, &rt->broker);
 	if (!err)
 		err = conns_new(rt, &rt->conns);
+	if (!err)
+		err = retention_new(rt, &rt->retention);
 	return err;
 }
 
@@ -166,6 +169,8 @@ static void tear_down(struct reactor *rt)
 	rt->uploads = NULL;
 	journal_free(rt->journal);
 	rt->journal = NULL;
+	retention_free(rt->retention);
+	rt->retention = NULL;
 	conns_free(rt->conns);
 	broker_free(rt->broker);
 	bufs_free(rt->bufs);
@@ -424,6 +429,7 @@ static void on_stop(struct op *op)
 	rt->stop_at_ms = ring_now_ms(rt->ring) + rt->conf->mqtt.drain_ms;
 	for (uint32_t i = 0; rt->listeners && i < rt->conf->listen_count; i++)
 		listener_stop(&rt->listeners[i]);
+	retention_stop(rt->retention);
 	conns_drain(rt->conns);
 	free(container_of(op, struct envelope, op));
 }

@@ -29,6 +29,7 @@ struct journal;
 struct verify;
 struct store;
 struct conns;
+struct retention;
 struct listener;
 struct reactors;
 
@@ -63,6 +64,7 @@ struct reactor {
 	struct uploads *uploads;
 	struct journal *journal;
 	struct conns *conns;
+	struct retention *retention; /* NULL: another reactor's, or off */
 	struct store *store;      /* shared: directories and space; atomics, after the start */
 	struct verify *verify;    /* shared: the pool of hashing threads */
 	struct reactor **peers;   /* all reactors, by index */

@@ -185,6 +185,12 @@ int sys_space(int fd, struct sys_space *ret);
 /* Calls fn for each name in a directory but . and ..; stops when it returns non-zero, and returns
  * that. */
 int sys_list_dir(int dir_fd, int (*fn)(void *arg, const char *name), void *arg);
+/* A directory that is read a name at a time. Open: does not follow a link at the end. */
+struct sys_dir;
+int sys_dir_open(int dir_fd, const char *path, struct sys_dir **ret);
+int sys_dir_fd(const struct sys_dir *d);
+const char *sys_dir_next(struct sys_dir *d);           /* valid until the next call; NULL: the end, or an error */
+void sys_dir_close(struct sys_dir *d);
 /* What must be the same for the page cache of a directory to have survived: the boot, the device,
  * the file system, and that it stayed mounted (a remount was seen to show zeros in the place of what
  * could not be written back). Not the mount point: a service manager gives each start one of its

@@ -409,9 +409,9 @@ int sys_space(int fd, struct sys_space *ret)
 	return 0;
 }
 
-int sys_list_dir(int dir_fd, int (*fn)(void *arg, const char *name), void *arg)
+int sys_dir_open(int dir_fd, const char *path, struct sys_dir **ret)
 {
-	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), err = 0;
+	int fd = openat(dir_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), err;
 	if (fd < 0)
 		return -errno;
 	DIR *dir = fdopendir(fd);
@@ -420,12 +420,39 @@ int sys_list_dir(int dir_fd, int (*fn)(void *arg, const char *name), void *arg)
 		close(fd);
 		return err;
 	}
+	*ret = (struct sys_dir *)dir;
+	return 0;
+}
+
+int sys_dir_fd(const struct sys_dir *d)
+{
+	return dirfd((DIR *)d);
+}
+
+const char *sys_dir_next(struct sys_dir *d)
+{
 	const struct dirent *entry;
-	while (!err && (entry = readdir(dir))) {
-		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
-			err = fn(arg, entry->d_name);
-	}
-	closedir(dir);
+	do {
+		entry = readdir((DIR *)d);
+	} while (entry && (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")));
+	return entry ? entry->d_name : NULL;
+}
+
+void sys_dir_close(struct sys_dir *d)
+{
+	closedir((DIR *)d);
+}
+
+int sys_list_dir(int dir_fd, int (*fn)(void *arg, const char *name), void *arg)
+{
+	struct sys_dir *dir;
+	const char *name;
+	int err = sys_dir_open(dir_fd, ".", &dir);
+	if (err)
+		return err;
+	while (!err && (name = sys_dir_next(dir)))
+		err = fn(arg, name);
+	sys_dir_close(dir);
 	return err;
 }
 

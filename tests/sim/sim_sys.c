@@ -500,6 +500,60 @@ int sys_space(int fd, struct sys_space *ret)
 	return 0;
 }
 
+/* The names as they are when it is opened. */
+struct sys_dir {
+	int fd;
+	size_t at, bytes;
+	char *names; /* each with its NUL */
+};
+
+static int dir_keep(void *arg, const char *name)
+{
+	struct sys_dir *d = arg;
+	size_t bytes = strlen(name) + 1;
+	char *names = sim_alloc(d->bytes + bytes);
+	if (d->names)
+		memcpy(names, d->names, d->bytes);
+	memcpy(names + d->bytes, name, bytes);
+	sim_free(d->names);
+	d->names = names;
+	d->bytes += bytes;
+	return 0;
+}
+
+int sys_dir_open(int dir_fd, const char *path, struct sys_dir **ret)
+{
+	int fd = sim_openat(dir_fd, path, O_DIRECTORY);
+	if (fd < 0)
+		return fd;
+	struct sys_dir *d = sim_alloc(sizeof(*d));
+	*d = (struct sys_dir){.fd = fd};
+	(void)disk_list(dir_of(fd), dir_keep, d);
+	*ret = d;
+	return 0;
+}
+
+int sys_dir_fd(const struct sys_dir *d)
+{
+	return d->fd;
+}
+
+const char *sys_dir_next(struct sys_dir *d)
+{
+	const char *name = d->names + d->at;
+	if (d->at == d->bytes)
+		return NULL;
+	d->at += strlen(name) + 1;
+	return name;
+}
+
+void sys_dir_close(struct sys_dir *d)
+{
+	fd_release(d->fd);
+	sim_free(d->names);
+	sim_free(d);
+}
+
 int sys_list_dir(int dir_fd, int (*fn)(void *arg, const char *name), void *arg)
 {
 	return disk_list(dir_of(dir_fd), fn, arg);
