@@ -165,6 +165,22 @@ static bool is_full_disk(int err)
 	return err == -ENOSPC || err == -EDQUOT;
 }
 
+/* *bytes of blocks. Without room for these, as much as the spare has already; else as little as
+ * will do: a small file is only full sooner, and by then there may be room again. */
+static int blocks_take_some(int fd, uint64_t *bytes, uint64_t spare_bytes, uint64_t needed)
+{
+	uint64_t sizes[] = {*bytes, spare_bytes,
+		(needed + SMALL_FILE_STEP - 1) / SMALL_FILE_STEP * SMALL_FILE_STEP};
+	int err = -ENOSPC;
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && is_full_disk(err); i++) {
+		if (i > 0 && sizes[i] < needed)
+			continue;
+		*bytes = sizes[i];
+		err = blocks_take(fd, sizes[i]);
+	}
+	return err;
+}
+
 static int blocks_fill(int fd, uint64_t bytes)
 {
 	static const uint8_t zeros[FILL_STEP];
@@ -190,16 +206,8 @@ static int file_make(struct journal *j, uint64_t file_seq, uint64_t salt, const 
 	if (fd < 0)
 		return fd;
 	record_header_encode(header, salt, file_seq, j->rt->idx);
-	int err = blocks_take(fd, bytes);
-	if (is_full_disk(err)) {
-		/* A small file is only full sooner; by then there may be room again. The spare has
-		 * its blocks already. */
-		needed = snapshot->w.bytes + sizeof(header) + SMALL_FILE_STEP;
-		bytes = j->rt->conf->io.journal_bytes;
-		if (bytes < needed)
-			bytes = (needed + SMALL_FILE_STEP - 1) / SMALL_FILE_STEP * SMALL_FILE_STEP;
-		err = blocks_take(fd, bytes);
-	}
+	int err = blocks_take_some(fd, &bytes, j->rt->conf->io.journal_bytes,
+		snapshot->w.bytes + sizeof(header) + SMALL_FILE_STEP);
 	if (!err && fills)
 		err = blocks_fill(fd, bytes);
 	if (!err)

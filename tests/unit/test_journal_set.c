@@ -280,10 +280,10 @@ Test(journal_set, a_disk_without_room_for_a_whole_file)
 	journal_reserve_next(j); /* only a warning */
 	cr_expect_not(is_there(store->set_fd, "spare-00"));
 	rotate_once(j);
-	cr_expect_eq(stat_of(name_of(FIRST_SEQ + 1)).size, 64 * 1024);
+	cr_expect_eq(stat_of(name_of(FIRST_SEQ + 1)).size, 128 * 1024);
 	expect_checkpoint(FIRST_SEQ + 1);
 	rotate_once(j);
-	cr_expect_eq(stat_of(name_of(FIRST_SEQ + 2)).size, 64 * 1024);
+	cr_expect_eq(stat_of(name_of(FIRST_SEQ + 2)).size, 128 * 1024);
 	expect_checkpoint(FIRST_SEQ + 2);
 	cr_expect_eq(journal_error(j), 0);
 	journal_free(j);
