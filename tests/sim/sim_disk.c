@@ -246,7 +246,7 @@ int disk_unlink(struct inode *dir, const char *name, bool is_dir)
 	change_add(c);
 	i->links--;
 	inode_reap(i);
-	sim_moment(1000);
+	sim_moment(3000);
 	return 0;
 }
 

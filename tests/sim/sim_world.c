@@ -98,6 +98,7 @@ static void choose(void)
 	w.between_ns = ONE_OF(20, 100, 1000) * SIM_MS;
 	w.patience = ONE_OF(1, 3, 20);
 	if (w.faults) {
+		w.load.abort = ONE_OF(0, 600, 1500);
 		w.disk.eio_write = ONE_OF(0, 100, 400);
 		w.disk.eio_read = ONE_OF(0, 0, 100);
 		w.disk.eio_sync = ONE_OF(0, 100, 1000);
@@ -163,11 +164,12 @@ static void on_trouble(void *arg, uint64_t num)
 	(void)num;
 	if (calm)
 		return;
-	if (troubles_left-- == 0) {
+	if (troubles_left == 0) {
 		disk.faults = false;
 		disk.taken_bytes = 0;
 		return;
 	}
+	troubles_left--;
 	uint32_t n = sim_below(4);
 	if (n == 0 && w.kills && is_up())
 		kill_now(false);
