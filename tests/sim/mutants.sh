@@ -28,6 +28,7 @@ fi
 
 bad=0
 found=0
+# shellcheck disable=SC2046
 [ $# -gt 0 ] || set -- $(cd "$here/tests/sim/mutants" && ls -- *.patch)
 for name in "$@"; do
 	patch=$here/tests/sim/mutants/${name%.patch}.patch

@@ -19,7 +19,7 @@ enum kind {
 	K_FALLOCATE, K_FSYNC, K_SYNC_RANGE, K_MKDIRAT, K_RENAMEAT, K_UNLINKAT, K_CALL,
 };
 
-static const char *const kind_names[] = {"none", "accept", "poll", "send", "splice", 
+static const char *const kind_names[] = {"none", "accept", "poll", "send", "splice",
 	"write", "writev", "openat", "fallocate", "fsync", "write-behind", "mkdirat",
 	"renameat", "unlinkat", "call"};
 
