@@ -42,6 +42,7 @@ struct batch {
 	struct record_writer w;
 	size_t last_off;                /* of its last record; SIZE_MAX: none */
 	uint32_t records;
+	bool failed;                    /* there was no memory for one: nothing in it counts */
 	struct journal_waiter *written; /* registered while it filled, newest first */
 	struct journal_waiter *synced;
 };
@@ -77,23 +78,28 @@ void journal_file_name(uint32_t reactor_idx, uint64_t file_seq, char ret[JOURNAL
 
 /* --- batches ---------------------------------------------------------------------------------- */
 
-static void batch_grow(struct batch *b, size_t bytes)
+static bool batch_grow(struct batch *b, size_t bytes)
 {
 	if (b->w.buf_max - b->w.bytes >= bytes)
-		return;
+		return true;
 	size_t max = b->w.buf_max ? b->w.buf_max * 2 : BATCH_BYTES_MIN;
 	while (max - b->w.bytes < bytes)
 		max *= 2;
 	uint8_t *buf = realloc(b->w.buf, max);
-	assert(buf); /* what is appended is bounded by the segments in flight */
+	if (!buf)
+		return false;
 	b->w.buf = buf;
 	b->w.buf_max = max;
+	return true;
 }
 
 static void batch_put(void *arg, const struct record *r)
 {
 	struct batch *b = arg;
-	batch_grow(b, record_size(r));
+	if (!batch_grow(b, record_size(r))) {
+		b->failed = true;
+		return;
+	}
 	b->last_off = b->w.bytes;
 	int err = record_append(&b->w, r);
 	assert(err == 0);
@@ -105,6 +111,7 @@ static void batch_reset(struct batch *b)
 	b->w.bytes = 0;
 	b->last_off = SIZE_MAX;
 	b->records = 0;
+	b->failed = false;
 }
 
 static struct journal_waiter *waiters_reverse(struct journal_waiter *w)
@@ -299,8 +306,8 @@ int journal_new(struct reactor *rt, struct store *store, uint64_t file_seq, jour
 	batch_reset(&j->filling);
 	batch_reset(&j->writing);
 	snapshot_take(j);
-	int err = file_make(j, file_seq, j->new_salt, &j->snapshot, conf_has_power(rt->conf), &j->new_fd,
-		&j->new_bytes);
+	int err = j->snapshot.failed ? -ENOMEM : file_make(j, file_seq, j->new_salt, &j->snapshot,
+		conf_has_power(rt->conf), &j->new_fd, &j->new_bytes);
 	if (err) {
 		free(j->snapshot.w.buf);
 		free(j);
@@ -388,8 +395,8 @@ static void write_batch(struct journal *j)
 static int call_rotate(struct op *op)
 {
 	struct journal *j = (struct journal *)((char *)op - offsetof(struct journal, rotate_op));
-	int err = file_make(j, j->file_seq + 1, j->new_salt, &j->snapshot, false, &j->new_fd,
-		&j->new_bytes);
+	int err = j->snapshot.failed ? -ENOMEM : file_make(j, j->file_seq + 1, j->new_salt, &j->snapshot,
+		false, &j->new_fd, &j->new_bytes);
 	if (err)
 		return err;
 	char old[JOURNAL_NAME_MAX], spare[JOURNAL_NAME_MAX];
@@ -455,6 +462,8 @@ static bool flush_once(struct journal *j)
 		waiters_call(synced, 0);
 		return true;
 	}
+	if (j->filling.failed)
+		fail(j, -ENOMEM);
 	if (j->state != J_IDLE || batch_is_empty(&j->filling))
 		return false;
 	if (j->error) {

@@ -295,8 +295,10 @@ static void *reactor_main(void *arg)
 	/* What can't be waited for is still the kernel's: its memory stays until the process
 	 * ends. */
 	if (at_rest) {
-		/* Another reactor's last turn may have posted a will whose time had come. */
-		ring_turn(rt->ring, 0);
+		/* Another reactor's last turn may have posted a will whose time had come. There is no
+		 * ring where it could not be set up. */
+		if (rt->ring)
+			ring_turn(rt->ring, 0);
 		tear_down(rt);
 	} else {
 		log_warn("stopped with operations in flight", LU("reactor", rt->idx), NULL);

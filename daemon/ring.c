@@ -44,7 +44,7 @@ enum op_kind {
 	K_FALLOCATE, K_FSYNC, K_SYNC_RANGE, K_MKDIRAT, K_RENAMEAT, K_UNLINKAT, K_CALL,
 };
 
-enum { BATCH_MAX = 256, POSTS_TOGETHER = 32, CANCEL_TAG = 1 };
+enum { BATCH_MAX = 256, POSTS_TOGETHER = 32, CANCEL_TAG = 1, WANTS_MIN = 64 };
 
 struct op_list {
 	struct op *head, **tail;
@@ -255,6 +255,13 @@ int ring_new(const struct ring_conf *conf, struct ring **ret)
 	struct ring *r = calloc(1, sizeof(*r));
 	if (!r)
 		return -ENOMEM;
+	/* Enough for the end of a daemon that has few connections, which then needs no memory. */
+	r->wants = malloc(WANTS_MIN * sizeof(*r->wants));
+	if (!r->wants) {
+		free(r);
+		return -ENOMEM;
+	}
+	r->wants_max = WANTS_MIN;
 	list_init(&r->ready);
 	list_init(&r->splices);
 	list_init(&r->syncs);
@@ -263,6 +270,7 @@ int ring_new(const struct ring_conf *conf, struct ring **ret)
 	r->now_ms = sys_mono_ms();
 	int err = uring_init(&r->uring, conf->entries);
 	if (err) {
+		free(r->wants);
 		free(r);
 		return err;
 	}
@@ -275,6 +283,7 @@ int ring_new(const struct ring_conf *conf, struct ring **ret)
 	if (r->event_fd < 0) {
 		err = -errno;
 		io_uring_queue_exit(&r->uring);
+		free(r->wants);
 		free(r);
 		return err;
 	}
@@ -545,7 +554,7 @@ void ring_cancel(struct ring *r, struct op *op)
 	if (op->state == OP_QUEUED)
 		return; /* submit_from sees the mark: the kernel never gets to see the operation */
 	if (r->wants_count == r->wants_max) {
-		uint32_t max = r->wants_max ? r->wants_max * 2 : 64;
+		uint32_t max = r->wants_max * 2;
 		struct op **wants = realloc(r->wants, max * sizeof(*wants));
 		assert(wants);
 		r->wants = wants;

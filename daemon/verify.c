@@ -13,7 +13,6 @@
  */
 #include "verify.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -188,19 +187,49 @@ static void run_round(struct worker *w)
 	sha256_update_lanes(lanes, lanes_count);
 }
 
+static void worker_free(struct worker *w)
+{
+	free(w->other);
+	free(w->buffer);
+	free(w);
+}
+
+/* NULL: out of memory. */
+static struct worker *worker_new(struct verify *v)
+{
+	struct worker *w = calloc(1, sizeof(*w));
+	if (!w)
+		return NULL;
+	w->pool = v;
+	w->buffer = malloc(BUFFER_BYTES);
+	w->other = malloc(STEP_BYTES_MAX);
+	if (w->buffer && w->other)
+		return w;
+	worker_free(w);
+	return NULL;
+}
+
 static void *worker_main(void *arg)
 {
-	struct worker w = {.pool = arg};
-	w.buffer = malloc(BUFFER_BYTES);
-	w.other = malloc(STEP_BYTES_MAX);
-	assert(w.buffer && w.other);
-	while (fill_lanes(&w)) {
-		if (w.count > 0)
-			run_round(&w);
+	struct worker *w = arg;
+	while (fill_lanes(w)) {
+		if (w->count > 0)
+			run_round(w);
 	}
-	free(w.other);
-	free(w.buffer);
+	worker_free(w);
 	return NULL;
+}
+
+/* 0 or −errno. */
+static int worker_start(struct verify *v)
+{
+	struct worker *w = worker_new(v);
+	int err = w ? pthread_create(&v->threads[v->threads_count], NULL, worker_main, w) : ENOMEM;
+	if (!err)
+		v->threads_count++;
+	else if (w)
+		worker_free(w);
+	return -err;
 }
 
 int verify_new(uint32_t threads, struct verify **ret)
@@ -216,11 +245,11 @@ int verify_new(uint32_t threads, struct verify **ret)
 	pthread_cond_init(&v->wake, NULL);
 	v->tail = &v->head;
 	v->lanes_wanted = sha256_lanes_wanted();
-	for (; v->threads_count < threads; v->threads_count++) {
-		int err = pthread_create(&v->threads[v->threads_count], NULL, worker_main, v);
+	while (v->threads_count < threads) {
+		int err = worker_start(v);
 		if (err) {
 			verify_free(v);
-			return -err;
+			return err;
 		}
 	}
 	*ret = v;
