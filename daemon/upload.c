@@ -425,14 +425,12 @@ void upload_status(struct uploads *u, const struct upload_id *id, struct reply *
 		reply_after_journal(u, rp, &o, JOURNAL_WRITTEN);
 		return;
 	}
-	uint64_t size = 0;
-	struct extent e;
+	uint64_t size;
 	struct cover all;
 	const struct cover *cover = &t->cover;
 	if (t->seeding && cover_with_replays(t, &all) == 0)
 		cover = &all;
-	for (uint64_t at = 0; cover_next(cover, at, &e); at = e.to)
-		size = e.to;
+	size = cover_end(cover);
 	if (t->has_meta && t->meta.has_size) {
 		o.status_has_size = true;
 		o.status_size = size = t->meta.size;

@@ -328,9 +328,19 @@ size_t cover_gaps(const struct cover *c, uint64_t from, uint64_t to, struct exte
 	return gaps;
 }
 
+uint64_t cover_end(const struct cover *c)
+{
+	const struct cover_node *n = c->root;
+	while (n != NULL && n->right != NULL)
+		n = n->right;
+	return n != NULL ? n->e.to : 0;
+}
+
 uint64_t cover_bytes_in(const struct cover *c, uint64_t from, uint64_t to)
 {
 	uint64_t bytes = 0;
+	if (from == 0 && to >= cover_end(c))
+		return c->bytes; /* the usual question, which peers may ask as often as they like */
 	while (from < to) {
 		bool present;
 		uint64_t end = min_u64(cover_run_end(c, from, &present), to);

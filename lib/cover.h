@@ -57,5 +57,7 @@ size_t cover_gaps(const struct cover *c, uint64_t from, uint64_t to, struct exte
 uint64_t cover_bytes_in(const struct cover *c, uint64_t from, uint64_t to);
 /* The first extent that ends after `at`; false when there is none. Iterate with at = e.to. */
 bool cover_next(const struct cover *c, uint64_t at, struct extent *ret);
+/* The end of the last extent; 0: there is none. In logarithmic time. */
+uint64_t cover_end(const struct cover *c);
 
 #endif

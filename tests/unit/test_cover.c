@@ -108,6 +108,11 @@ static void check_against_model(const struct cover *c, const bool *map, uint64_t
 	cr_assert_eq(cover_has(c, from, to), model_all(map, from, to));
 	cr_assert_eq(cover_overlaps(c, from, to), inside > 0);
 	cr_assert_eq(cover_bytes_in(c, from, to), inside);
+	uint64_t end = 0;
+	for (struct extent e; cover_next(c, end, &e);)
+		end = e.to;
+	cr_assert_eq(cover_end(c), end);
+	cr_assert_eq(cover_bytes_in(c, 0, end), c->bytes);
 
 	bool present;
 	cr_assert_eq(cover_run_end(c, from, &present), model_run_end(map, from));
