@@ -24,6 +24,8 @@ enum {
 	LINGER_MS_STOPPING = 100,
 	DISCARD_BYTES_MAX = 1 << 20,
 	LOG_MS = 1000,
+	SHED_AFTER_MS = 2000,
+	SHED_EVERY_MS = 250,
 };
 
 /* Descriptors of connections in the daemon, against mqtt.connections_max. */
@@ -257,12 +259,61 @@ static void on_timer(struct timer *t)
 
 /* --- beginning -------------------------------------------------------------------------------- */
 
-/* Counts one more connection. NULL, or which limit stands against it. */
-static const char *limit_reached(const struct conf *conf, int fd, struct address **ret)
+/* For each segment that streams a connection leaves another one free: those who are let in are to
+ * send. Their segments may take some of what is kept for other files, too. */
+static bool descriptors_are_left(const struct reactor *rt, bool for_segment)
 {
+	uint64_t open = atomic_load(&open_count), streams = payload_streams();
+	if (rt->descriptors_max == 0)
+		return true;
+	return for_segment ? open + streams < (uint64_t)rt->descriptors_max + rt->descriptors_spare :
+		open + 2 * streams <= rt->descriptors_max;
+}
+
+/* Has it sent so little of its segment, for so long, that it will hardly reach the least rate? */
+static bool is_dawdling(const struct conn *c, uint64_t now_ms)
+{
+	if (c->state != CONN_OPEN || c->stops || !c->payload || c->payload->kind != PAYLOAD_STREAM ||
+		!c->window_ms || now_ms < c->window_ms + SHED_AFTER_MS)
+		return false;
+	return (uint64_t)c->window_bytes * 1000 / (now_ms - c->window_ms) < c->rt->conf->mqtt.min_rate_bytes;
+}
+
+/* Looking through all of them takes a while, so it is not done for every byte. */
+static void shed(struct conns *cs)
+{
+	uint64_t now_ms = ring_now_ms(cs->rt->ring), count = 0;
+	if (now_ms < cs->shed_ms + SHED_EVERY_MS)
+		return;
+	cs->shed_ms = now_ms;
+	for (struct conn *c = cs->all, *next; c; c = next) {
+		next = c->next;
+		if (!is_dawdling(c, now_ms))
+			continue;
+		conn_end(c, MQTT_RC_KEEP_ALIVE_TIMEOUT, true);
+		count++;
+	}
+	if (count)
+		log_warn("slow connections ended early: their descriptors are needed", LU("count", count), NULL);
+}
+
+bool conns_may_take_descriptor(struct reactor *rt, bool for_segment)
+{
+	if (descriptors_are_left(rt, for_segment))
+		return true;
+	shed(rt->conns);
+	return descriptors_are_left(rt, for_segment);
+}
+
+/* Counts one more connection. NULL, or which limit stands against it. */
+static const char *limit_reached(struct reactor *rt, int fd, struct address **ret)
+{
+	const struct conf *conf = rt->conf;
 	uint8_t bytes[ADDRESS_BYTES];
 	if (atomic_fetch_add(&open_count, 1) >= conf->mqtt.connections_max)
 		return "mqtt.connections_max";
+	if (!conns_may_take_descriptor(rt, false))
+		return "descriptors";
 	if (conf->mqtt.connections_address_max == 0)
 		return NULL;
 	sock_peer_address(fd, bytes);
@@ -287,7 +338,7 @@ void conn_accept(struct reactor *rt, int fd, bool is_power)
 {
 	struct address *address = NULL;
 	struct conn *c = NULL;
-	const char *limit = limit_reached(rt->conf, fd, &address);
+	const char *limit = limit_reached(rt, fd, &address);
 	if (!limit)
 		c = calloc(1, sizeof(*c));
 	if (!c) {

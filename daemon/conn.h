@@ -121,6 +121,7 @@ struct conns {
 	struct conn *now, **now_tail, *later, **later_tail;
 	struct hold *hold;
 	struct rates *rates;
+	uint64_t shed_ms;    /* when slow ones were last looked for */
 	uint64_t refused_ms; /* when a connection over a limit was last logged */
 };
 
@@ -130,6 +131,10 @@ void conns_free(struct conns *cs); /* empty; NULL is fine */
 void conns_run(struct conns *cs);
 /* Is one of them noted: is more to be done at once? */
 bool conns_are_noted(const struct conns *cs);
+/* May one more descriptor be taken, by a connection or a segment that streams? Where they are used
+ * up, those of clients that have long sent less than mqtt.min_rate are had back first, whose time
+ * is not over yet. */
+bool conns_may_take_descriptor(struct reactor *rt, bool for_segment);
 /* The daemon ends: connections without outstanding answers are closed now, the others when they
  * have got them. */
 void conns_drain(struct conns *cs);
@@ -232,6 +237,8 @@ enum step {
 enum step payload_step(struct conn *c, uint32_t *ret_bytes);
 /* The connection ends inside it. Idempotent. */
 void payload_cut(struct conn *c);
+/* Payloads that stream, in the daemon. */
+uint32_t payload_streams(void);
 
 /* --- conn_publish.c --- */
 enum take conn_publish(struct conn *c, const struct input *in, uint32_t *ret_used);

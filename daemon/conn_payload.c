@@ -10,9 +10,18 @@
 #include "conn.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include "reply.h"
+
+/* Segments of all connections that are on their way into a file, which each of them keeps open. */
+static _Atomic uint32_t streams_count;
+
+uint32_t payload_streams(void)
+{
+	return atomic_load(&streams_count);
+}
 
 enum { COLLECT_BYTES_MIN = 16 * 1024, DISCARD_BYTES_MAX = 1 << 20 };
 
@@ -62,6 +71,7 @@ int payload_begin(struct conn *c, const struct payload *pl)
 	c->payload = malloc(sizeof(now));
 	if (c->payload) {
 		*c->payload = now;
+		atomic_fetch_add(&streams_count, now.kind == PAYLOAD_STREAM);
 		return 0;
 	}
 	if (now.reply)
@@ -155,6 +165,7 @@ static enum step stream_step(struct conn *c, struct payload *pl, uint32_t *ret_b
 	}
 	c->stops &= (uint8_t)~STOP_SEGMENT;
 	c->payload = NULL;
+	atomic_fetch_sub(&streams_count, 1);
 	free(pl);
 	return STEP_AGAIN;
 }
@@ -189,6 +200,7 @@ void payload_cut(struct conn *c)
 		reply_discard(pl->reply);
 	if (pl->seg)
 		ingest_cut(pl->seg);
+	atomic_fetch_sub(&streams_count, pl->kind == PAYLOAD_STREAM);
 	received_free(pl->data, pl->bytes_max);
 	free(pl);
 }

@@ -208,6 +208,8 @@ static enum take take_segment(struct conn *c, const struct arrival *a, struct re
 		ingest_small(u, &a->id, &a->cmd, a->in->buf, payload, payload_bytes, rp);
 		return TAKE_DONE;
 	}
+	if (!conns_may_take_descriptor(c->rt, true))
+		return refuse(c, a, rp, MQTT_RC_QUOTA_EXCEEDED, "quota_exceeded", true, ret_used);
 	struct payload pl = {.kind = PAYLOAD_STREAM};
 	pl.seg = ingest_begin(u, &a->id, &a->cmd, payload_bytes, a->in->buf, payload, a->have, rp,
 		on_resume, c);

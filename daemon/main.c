@@ -198,10 +198,15 @@ static void fit_descriptors(struct server *s)
 	uint64_t each = DESCRIPTORS_PER_REACTOR + conf->io.open_files_max + 2ull * conf->io.pipes_max +
 		2ull * conf->export.parallel_max;
 	uint64_t others = DESCRIPTORS_FIXED + s->count * each;
-	for (uint32_t i = 0; i < s->count; i++)
-		s->peers[i]->keeps_pipes = others <= s->descriptors / 2;
-	if (others > s->descriptors / 2)
+	bool are_many = others <= s->descriptors / 2;
+	if (!are_many)
 		others = s->descriptors / 2;
+	uint64_t left = s->descriptors - others;
+	for (uint32_t i = 0; i < s->count; i++) {
+		s->peers[i]->keeps_pipes = are_many;
+		s->peers[i]->descriptors_spare = (uint32_t)(others / 4);
+		s->peers[i]->descriptors_max = left < UINT32_MAX ? (uint32_t)left : UINT32_MAX;
+	}
 	if (conf->mqtt.connections_max <= s->descriptors - others)
 		return;
 	log_warn("fewer connections than mqtt.connections_max, for want of file descriptors: raise "

@@ -69,6 +69,9 @@ struct reactor {
 	struct verify *verify;    /* shared: the pool of hashing threads */
 	struct reactor **peers;   /* all reactors, by index */
 	struct stats stats;
+	/* Of connections and of segments that stream (0: not known), and what the latter may take
+	 * beyond it. */
+	uint32_t descriptors_max, descriptors_spare;
 	bool keeps_pipes;         /* there are descriptors enough to open all of io.pipes at once */
 	bool stopping;
 	/* reactor.c's */

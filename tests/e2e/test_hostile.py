@@ -205,6 +205,46 @@ def test_slow_peers(t):
     eq(d.stats()["connections"], 101, "those that did not finish CONNECT in time are gone")
 
 
+def comes_in(t, name):
+    try:
+        return t.client(name)
+    except (Closed, ConnectionError):
+        return None
+
+
+@limit(90)
+def test_slow_segments_do_not_use_up_the_descriptors(t):
+    """Each segment that streams keeps its file open. Where descriptors run out, new connections are
+    refused, and those that dawdle end before their time; an honest client's segments never fail."""
+    d = t.daemon(start=False)
+    command = d.command()
+    d.command = lambda: ["prlimit", "--nofile=600:600", *command]
+    d.start()
+    honest = Honest(t)
+    honest.step()
+    refused, began = 0, time.monotonic()
+    for at in range(400):
+        try:
+            c = t.client(f"slow{at}")
+            c.send(publish_packet("$file/f/0", b"x" * 100_000, 1, 1)[:200])
+        except (Closed, ConnectionError):
+            refused += 1
+            time.sleep(0.02)
+        if at % 20 == 0:
+            honest.step()
+    yes(refused > 0, "some are refused")
+    while "slow connections ended early" not in d.log():
+        with contextlib.suppress(Closed, ConnectionError):
+            t.client().close()
+        honest.step()
+        yes(time.monotonic() - began < 30, "slow ones are ended")
+        time.sleep(0.1)
+    until(lambda: comes_in(t, "late"), "there is room again")
+    honest.step()
+    honest.check(2)
+    yes("Too many open files" not in d.log(), "no descriptor was wanting")
+
+
 @limit(90)
 def test_never_reads_its_acks(t):
     """The daemon stops reading such a connection instead of collecting answers without end."""
