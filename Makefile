@@ -6,6 +6,7 @@
 #   make unit, make fuzz-replay, make e2e     its parts
 #   make sim SEEDS=n [FIRST=seed]             the daemon in a simulated world, n times; also a part
 #   make fuzz-run SECONDS=600                 fuzz every parser that long
+#   make fault ROUNDS=100                     kills, crashes, full disks for real; parts of it need root, and QEMU
 #   make bench CASES="bars matrix" RUNS=7     measure, beside the floors of this machine; WORK=DIR on that disk
 #   make bench-peers, make bench-figures      other servers under the same bytes; both as bench/figures.svg
 #   make lint, make install, make uninstall, make clean
@@ -22,6 +23,7 @@ endif
 SECONDS ?= 60
 SEEDS   ?= 10000
 FIRST   ?= 1
+ROUNDS  ?= 100
 # Debian's, which sees Debian's modules, also where another one comes first in PATH.
 PYTHON  ?= $(firstword $(wildcard /usr/bin/python3) python3)
 export PYTHON
@@ -64,7 +66,7 @@ programs   := $(BUILD)/sluiced $(BUILD)/sluice $(BUILD)/sluice-bench
 compile = $(MAKE) --no-print-directory VARIANT=$(VARIANT) BUILD=$(BUILD) \
 	$(if $(findstring j,$(firstword -$(MAKEFLAGS))),,-j$(shell nproc) --output-sync=target)
 
-.PHONY: all demo check unit e2e sim fuzz-replay fuzz-run bench bench-peers bench-figures lint install uninstall clean
+.PHONY: all demo check unit e2e sim fault fuzz-replay fuzz-run bench bench-peers bench-figures lint install uninstall clean
 .PHONY: deps deps-demo deps-check deps-bench deps-unit deps-fuzz programs unit-programs fuzz-programs sim-programs
 comma := ,
 # make V=1 shows the commands.
@@ -101,6 +103,23 @@ e2e: deps deps-check
 sim: deps
 	@$(compile) sim-programs
 	@tests/sim/run.sh $(BUILD) $(SEEDS) $(FIRST)
+
+# What a machine can't do is skipped (77), with the reason; nothing is installed for it, for that would be a kernel.
+fault: all deps-unit
+	@$(compile) $(BUILD)/unit/test_upload_faults
+	@$(BUILD)/unit/test_upload_faults 2>/dev/null
+	@for level in crash power; do \
+		for what in "kill9.py --rounds $(ROUNDS) -o durability=$$level" \
+			"sigterm.py --rounds $(ROUNDS) -o durability=$$level" \
+			"powercut.py --rounds $(ROUNDS) --level $$level" \
+			"guest.py --rounds $(ROUNDS) --level $$level" \
+			"guest.py --case fsync --level $$level" "guest.py --case clock --level $$level"; do \
+			echo "== $$what"; \
+			$(PYTHON) tests/fault/$$what --build $(BUILD) || [ $$? = 77 ] || exit 1; \
+		done; \
+	done
+	@$(PYTHON) tests/fault/disk.py --build $(BUILD) || [ $$? = 77 ]
+	@$(PYTHON) tests/fault/alloc.py --build $(BUILD)
 
 # New inputs and findings stay in build/fuzz/: what is worth keeping is moved to tests/corpus/ by hand.
 fuzz-run: deps deps-fuzz
