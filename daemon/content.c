@@ -257,6 +257,7 @@ void transfer_hash_step(struct transfer *t)
 {
 	chain_step(t);
 	if (!transfer_is_hashed(t)) {
+		account_backlog(t); /* a fin that asked may just have failed */
 		write_behind(t, t->contiguous);
 		return;
 	}

@@ -150,7 +150,7 @@ static void fins_fall_back(struct transfer *t)
 static bool is_cut_replay(const struct transfer *t, const struct fin *f)
 {
 	const struct transfer *p = t->previous;
-	return p && f->size == p->exported.size && f->has_checksum &&
+	return p && f->size == p->exported.size && f->has_checksum && exported_digest(&p->exported) &&
 		memcmp(f->checksum, p->exported.digest, 32) == 0;
 }
 

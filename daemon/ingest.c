@@ -9,8 +9,9 @@
  * relies on them until the extent is in the journal. Over covered bytes (a retransmission, or a
  * repair) nothing is touched until the payload has arrived whole, matched its checksum and turned
  * out to differ: a small one waits in its buffer, a large one in a scratch file. Equal bytes change
- * nothing. Different ones: first a record takes the range out of coverage, then the bytes are
- * written, then the extent is recorded anew. A crash between leaves the range missing, never wrong.
+ * nothing, also where they are only a part of the segment. Different ones: first a record takes the
+ * range out of coverage, then the bytes are written, then the extent is recorded anew. A crash
+ * between leaves the range missing, never wrong.
  *
  * A segment of a transfer that is already exported is compared with the exported file. Equal: a
  * replay, acknowledged and remembered as such. Different, or not comparable: it begins the next
@@ -339,14 +340,64 @@ static void checked_against_export(struct seg *s)
 	}
 }
 
+static void on_checked(struct op *op);
+
+static struct verify_range seg_source(const struct seg *s)
+{
+	if (!s->stream)
+		return (struct verify_range){.fd = -1, .mem = s->payload};
+	if (stream_scratch_fd(s) >= 0)
+		return (struct verify_range){.fd = stream_scratch_fd(s)};
+	return (struct verify_range){.fd = s->t->fd, .off = s->off};
+}
+
+/* Compares the next part that is covered, of a segment that brings new bytes, too. Where all of them
+ * are equal nothing is taken out of coverage: what was acknowledged stays so, whenever the daemon
+ * dies. False: there is none left. */
+static bool compare_next(struct seg *s)
+{
+	struct transfer *t = s->t;
+	struct extent e;
+	if (s->stream && stream_scratch_fd(s) < 0)
+		return false; /* the range was not covered when it began, and is locked since */
+	if (s->compared == seg_end(s) || !cover_next(&t->cover, s->compared, &e) || e.from >= seg_end(s))
+		return false;
+	if (!s->fd_counted && !staging_get(t)) {
+		seg_wait_file(s);
+		return true;
+	}
+	uint64_t from = e.from > s->compared ? e.from : s->compared;
+	uint64_t to = e.to < seg_end(s) ? e.to : seg_end(s);
+	s->fd_counted = true;
+	s->compared = to;
+	s->job.bytes = to - from;
+	s->job.data = seg_source(s);
+	if (s->job.data.fd < 0)
+		s->job.data.mem += from - s->off;
+	else
+		s->job.data.off += from - s->off;
+	s->job.with = (struct verify_range){.fd = t->fd, .off = from};
+	s->job.compares = true;
+	seg_set_state(s, SEG_CHECKING);
+	s->job.op.done = on_checked;
+	s->job.ring = s->u->rt->ring;
+	s->job.states[0] = s->job.states[1] = NULL;
+	s->job.then = NULL;
+	verify_submit(s->u->rt->verify, &s->job);
+	return true;
+}
+
 static void checked_against_staging(struct seg *s)
 {
+	bool differs = s->job.compares && s->job.differs;
 	/* Compared equal; unless the range was taken out meanwhile together with a neighbour's. */
-	if (s->job.compares && !s->job.differs && cover_has(&s->t->cover, s->off, seg_end(s))) {
+	if (s->job.compares && !differs && cover_has(&s->t->cover, s->off, seg_end(s))) {
 		seg_settle_unchanged(s);
 		return;
 	}
-	if (cover_overlaps(&s->t->cover, s->off, seg_end(s))) {
+	if (!differs && compare_next(s))
+		return;
+	if (differs && cover_overlaps(&s->t->cover, s->off, seg_end(s))) {
 		/* After a power cut no old record may vouch for the new bytes. */
 		bool was_synced = cover_overlaps(&s->t->synced, s->off, seg_end(s));
 		transfer_uncover(s->t, s->off, seg_end(s));
@@ -391,15 +442,6 @@ static void on_checked(struct op *op)
 	if (!t->gone)
 		transfer_step(t);
 	transfer_unpin(t);
-}
-
-static struct verify_range seg_source(const struct seg *s)
-{
-	if (!s->stream)
-		return (struct verify_range){.fd = -1, .mem = s->payload};
-	if (stream_scratch_fd(s) >= 0)
-		return (struct verify_range){.fd = stream_scratch_fd(s)};
-	return (struct verify_range){.fd = s->t->fd, .off = s->off};
 }
 
 static void check_submit(struct seg *s)
@@ -484,8 +526,12 @@ static bool seg_check(struct seg *s)
 		s->fd_counted = true;
 		s->job.with = (struct verify_range){.fd = t->fd, .off = s->off};
 	}
-	if (s->job.compares && !cover_has(&t->cover, s->off, seg_end(s)))
-		s->job.compares = false; /* partly new: it has to be written anyway */
+	s->compared = s->off;
+	if (s->job.compares && !cover_has(&t->cover, s->off, seg_end(s))) {
+		s->job.compares = false; /* partly new: part by part, when the checksum is right */
+		if (!wants_sum && !in_staging)
+			return compare_next(s);
+	}
 	check_submit(s);
 	return true;
 }

@@ -48,6 +48,7 @@ struct seg {
 	bool checked;              /* the checksum was right: not computed again */
 	bool received;             /* large: every byte is in its file; started again, it is checked */
 	bool is_against_export;    /* CHECKING compares with the exported file */
+	uint64_t compared;         /* what is covered of the range was equal, or is compared, up to here */
 	bool fd_counted;           /* CHECKING counts the staging file's fd */
 	bool is_chained;           /* the file's digest goes through it; until it counts or fails */
 	uint32_t staging_gen;      /* of the staging file it was written to */
