@@ -162,9 +162,11 @@ int journal_set_commit(struct store *s, const struct journal_set *old)
 		err = sys_renameat2(s->journal_fd, NEW_SET, s->journal_fd, name, 0);
 	if (!err)
 		err = sys_fsync(s->journal_fd);
-	if (err)
-		return err;
+	return err;
+}
+
+void journal_set_wipe_older(const struct store *s, const struct journal_set *old)
+{
 	struct wipe_older older = {s, old->number + 1};
 	(void)sys_list_dir(s->journal_fd, wipe_if_older, &older);
-	return 0;
 }

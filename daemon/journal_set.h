@@ -27,13 +27,16 @@ struct journal_set {
 /* The newest set. 0 or −errno. */
 int journal_set_open(const struct store *s, struct journal_set *ret);
 void journal_set_close(struct journal_set *set); /* idempotent */
-/* Moves a file that can't be read out of the set, so that it stays when the set goes. */
+/* Moves a file that can't be read out of the set, so that it stays when the set goes. Only when the
+ * set is not the newest any more: what could be read of the file counts until then. */
 void journal_set_aside(const struct store *s, const struct journal_set *set, const char *name, int err);
 
 /* Makes the directory for the set that follows, s->set_fd, for journal_new to put its files there.
  * 0 or −errno. */
 int journal_set_begin(struct store *s);
-/* All files are there: it is the newest set from now on; the old ones are wiped. 0 or −errno. */
+/* All files are there: it is the newest set from now on. 0 or −errno. */
 int journal_set_commit(struct store *s, const struct journal_set *old);
+/* After that: the old one goes, and what others there still are. */
+void journal_set_wipe_older(const struct store *s, const struct journal_set *old);
 
 #endif

@@ -16,7 +16,8 @@
  * last pages of a file reach the disk in any order, so after a power cut good records may lie behind
  * the end. It is damage when the page cache is alive and yet something lies there, or when one of
  * the records there is a mark that the file was on the disk further than this. A damaged file is set
- * aside and reported; what was read of it, and the rest, are served.
+ * aside and reported; what was read of it, and the rest, are served. It stays where it is until the
+ * next set is the newest, since the good part of it is read again by whoever repeats this start.
  *
  * Staging files that nobody knows are set aside, too (recover_sweep.c), and before the journal that
  * explains why, so a start that is cut short here is repeated by the next.
@@ -215,19 +216,22 @@ static int read_files(struct recovery *rc)
 
 static int start_journals(struct recovery *rc, struct reactor **reactors, uint32_t count)
 {
-	for (uint32_t i = 0; i < rc->files_count; i++) {
-		if (rc->files[i].damaged)
-			journal_set_aside(rc->store, &rc->set, rc->files[i].name, rc->files[i].err);
-	}
 	int err = journal_set_begin(rc->store);
 	for (uint32_t i = 0; !err && i < count; i++)
 		err = journal_new(reactors[i], rc->store, rc->seq_max + 1, uploads_checkpoint,
 			reactors[i]->uploads, &reactors[i]->journal);
 	if (!err)
 		err = journal_set_commit(rc->store, &rc->set);
-	for (uint32_t i = 0; !err && i < count; i++)
+	if (err)
+		return err; /* the old set is whole, damaged files and all: the next start repeats this one */
+	for (uint32_t i = 0; i < rc->files_count; i++) {
+		if (rc->files[i].damaged)
+			journal_set_aside(rc->store, &rc->set, rc->files[i].name, rc->files[i].err);
+	}
+	journal_set_wipe_older(rc->store, &rc->set);
+	for (uint32_t i = 0; i < count; i++)
 		journal_reserve_next(reactors[i]->journal); /* the old set has given its room back */
-	return err;
+	return 0;
 }
 
 static void recovery_free(struct recovery *rc)

@@ -142,12 +142,16 @@ static void restore_exported(struct recovery *rc, struct past *p, struct transfe
 	t->u->exported_count++;
 	int64_t age_ms = sys_wall_ms() - t->exported.at_ms;
 	uint64_t now = sys_mono_ms();
-	t->active_ms = age_ms > 0 && (uint64_t)age_ms < now ? now - (uint64_t)age_ms : now;
+	/* The window runs from the last activity, which no record tells: where replays were acknowledged
+	 * it begins anew. */
+	bool is_unused = t->cover.bytes == 0 && age_ms > 0 && (uint64_t)age_ms < now;
+	t->active_ms = is_unused ? now - (uint64_t)age_ms : now;
 }
 
+/* Acknowledged replays are not forgotten by a restart: they may have come a moment ago. */
 static bool replay_window_over(const struct recovery *rc, const struct past *p)
 {
-	return p->published &&
+	return p->published && p->cover.bytes == 0 &&
 		sys_wall_ms() - p->exported.at_ms > (int64_t)rc->conf->transfer.replay_window_s * 1000;
 }
 

@@ -93,6 +93,8 @@ Test(journal_set, one_follows_the_other)
 		cr_assert_eq(journal_set_begin(store), 0);
 		put_file(store->set_fd, "file", "text");
 		cr_assert_eq(journal_set_commit(store, &set), 0);
+		cr_expect_eq(set.fd >= 0 && is_there(set.fd, "file"), i > 1, "the old one is still there");
+		journal_set_wipe_older(store, &set);
 		cr_expect_eq(set.fd >= 0 && is_there(set.fd, "file"), false, "the old one is wiped");
 		journal_set_close(&set);
 		reopen(&set);
@@ -150,9 +152,10 @@ Test(journal_set, what_is_set_aside_stays)
 	put_file(store->set_fd, "file", "text");
 	cr_assert_eq(journal_set_commit(store, &set), 0);
 	reopen(&set);
-	journal_set_aside(store, &set, "file", -EBADMSG);
 	cr_assert_eq(journal_set_begin(store), 0);
 	cr_assert_eq(journal_set_commit(store, &set), 0);
+	journal_set_aside(store, &set, "file", -EBADMSG);
+	journal_set_wipe_older(store, &set);
 	cr_expect(is_there(store->journal_fd, "damaged-000000000001-file"));
 	cr_expect_not(is_there(store->journal_fd, "set-000000000001"));
 	journal_set_close(&set);

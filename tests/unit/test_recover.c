@@ -311,6 +311,37 @@ Test(recover, acknowledged_replays_are_seeded)
 	}
 }
 
+/* The window runs from the last replay, not from the export. */
+Test(recover, acknowledged_replays_outlive_the_window_of_the_export)
+{
+	for (int replayed = 0; replayed < 2; replayed++) {
+		struct bench b;
+		uint8_t *data = noise(3000, 1), digest[32];
+		digest_of(data, 3000, digest);
+		craft(&b);
+		make_dir(&b, "export/cam/f1");
+		make_file(&b, "export/cam/f1/a", data, 3000);
+		put_open(1, 1, "e1-x");
+		put_meta(1, "{\"name\":\"a\"}");
+		put_publishing(1, 3000, digest, "cam/f1/a");
+		put((struct record){.type = RECORD_PUBLISHED, .tid = 1,
+			.at_ms = sys_wall_ms() - (int64_t)b.conf.transfer.replay_window_s * 1000 - 60000});
+		if (replayed)
+			put_extent(1, 0, 2000);
+		make_set(&b, "set-000000000001", true);
+		for (int i = 0; i < 2; i++) {
+			bench_up(&b);
+			turn(&b);
+			struct transfer *t = transfer_find(b.rt.uploads, &ID);
+			cr_assert_eq(t != NULL, replayed);
+			cr_assert(!t || t->cover.bytes == 2000);
+			bench_down(&b);
+		}
+		free(data);
+		bench_remove(&b);
+	}
+}
+
 Test(recover, metadata_of_its_own_is_not_replaced)
 {
 	struct bench b;
@@ -566,6 +597,39 @@ Test(recover, with_a_damaged_journal_nothing_is_deleted)
 		bench_down(&b);
 	}
 	bench_remove(&b);
+}
+
+static void fail_to_start(struct bench *b)
+{
+	struct reactor one = {.count = 1, .conf = &b->conf}, *rts[1] = {&one};
+	char error[512] = "";
+	cr_assert_eq(store_open(&b->conf, &one.store, error, sizeof(error)), 0, "%s", error);
+	one.peers = rts;
+	timers_init(&one.timers, sys_mono_ms());
+	cr_assert_lt(recover_run(rts, 1, error, sizeof(error)), 0);
+	uploads_free(one.uploads);
+	store_close(one.store);
+}
+
+/* The good part of a damaged journal is read again by the start that follows one that failed. */
+Test(recover, a_start_that_failed_takes_no_journal_away)
+{
+	struct bench b;
+	craft_bad_record(&b, true, 0);
+	make_file(&b, "journal/new", "in the way", 10);
+	for (int i = 0; i < 2; i++) {
+		fail_to_start(&b);
+		cr_assert(is_there(&b, "journal/set-000000000001/r00-000000000007.log"));
+		cr_assert_eq(count_names(&b, "journal", "damaged-*"), 0);
+	}
+	char path[512];
+	in_data(&b, "journal/new", path);
+	cr_assert_eq(unlink(path), 0);
+	bench_up(&b);
+	cr_assert_eq(do_status(&b).o.received, 1000);
+	cr_assert(is_there(&b, "journal/damaged-000000000001-r00-000000000007.log"));
+	cr_assert_not(is_there(&b, "journal/set-000000000001"));
+	bench_fini(&b);
 }
 
 /* --- size ------------------------------------------------------------------------------------- */
