@@ -43,6 +43,7 @@
 #include "export_impl.h"
 #include "log.h"
 
+enum { RETRY_MS = 1000 };
 enum {
 	SUFFIX_MAX = 1000000, SUFFIX_DIGITS_MAX = 7,
 	TOGETHER_BYTES_MAX = 1 << 20, /* a file up to this size is synced in a round */
@@ -187,6 +188,7 @@ static void undo(struct publish *p)
 			return;
 		}
 		t->staging_exists = true;
+		t->entry_synced = false;
 	}
 	snprintf(manifest, sizeof(manifest), "%s/%s", p->dir, EXPORT_MANIFEST);
 	if (p->made_dir) {
@@ -211,6 +213,8 @@ static void publish_end(struct publish *p, int err)
 		transfer_uncover(t, 0, UINT64_MAX);
 		staging_abandon(t);
 	}
+	t->is_published = false; /* what is remembered says so by its state; one that failed is not */
+	timers_disarm(&t->u->rt->timers, &p->retry);
 	free(p);
 	t->publish = NULL;
 	x->count--;
@@ -345,13 +349,30 @@ static void on_round(struct op *op)
 
 /* --- the switch ------------------------------------------------------------------------------- */
 
+/* The journal has no room. The file is in its place, and the record is part of what the next journal
+ * file begins with, so there is only to wait. */
+static bool may_wait(const struct publish *p)
+{
+	const struct reactor *rt = p->t->u->rt;
+	return p->state == PUBLISH_PUBLISHED && journal_waits_for_room(rt->journal) && !rt->stopping;
+}
+
 static void on_recorded(struct journal_waiter *w, int err)
 {
 	struct publish *p = container_of(w, struct transfer, waiter)->publish;
-	if (err)
+	struct reactor *rt = p->t->u->rt;
+	if (err && may_wait(p))
+		timers_arm(&rt->timers, &p->retry, ring_now_ms(rt->ring) + RETRY_MS);
+	else if (err)
 		publish_end(p, err);
 	else
 		step(p);
+}
+
+static void on_retry(struct timer *timer)
+{
+	struct transfer *t = container_of(timer, struct publish, retry)->t;
+	journal_wait(t->u->rt->journal, &t->waiter, JOURNAL_SYNCED);
 }
 
 static void record_path(struct publish *p)
@@ -416,7 +437,8 @@ static void sync_alone(struct publish *p)
 static void sync_content(struct publish *p)
 {
 	const struct transfer *t = p->t;
-	if (t->exported.size > TOGETHER_BYTES_MAX || t->is_restored || t->syncing || t->sync_wanted)
+	if (t->exported.size > TOGETHER_BYTES_MAX || t->is_restored || t->syncing || t->sync_wanted ||
+		t->u->entry_err)
 		sync_alone(p);
 	else
 		round_join(p, PUBLISH_SYNC);
@@ -562,6 +584,7 @@ static struct publish *publish_new(struct transfer *t)
 		return NULL;
 	p->t = t;
 	p->op.done = on_done;
+	p->retry.fire = on_retry;
 	p->manifest_fd = -1;
 	p->suffix = t->generation;
 	t->publish = p;

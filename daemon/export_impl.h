@@ -50,6 +50,7 @@ struct publish {
 	bool is_resumed;         /* renamed before a restart */
 	bool lost;               /* the staging file is gone */
 	int manifest_fd;         /* −1: not open */
+	struct timer retry;      /* PUBLISHED: waits for the journal to have room again */
 	uint32_t ends[EXPORT_DIRS_MAX]; /* length of each directory's path */
 	char dir[EXPORT_DIR_MAX];       /* the generation's directory, relative to the export root */
 	char name[NAMES_FILE_MAX + 1];

@@ -78,7 +78,7 @@ static void acknowledge_recorded(struct transfer *t)
 		if (!f->reply || !f->reply->is_async || f->waiter.waiting || !is_same)
 			continue;
 		f->waiter.done = on_fin_recorded;
-		journal_wait(t->u->rt->journal, &f->waiter, JOURNAL_WRITTEN);
+		journal_wait(t->u->rt->journal, &f->waiter, JOURNAL_SYNCED);
 	}
 }
 

@@ -1,16 +1,19 @@
 /*
  * The gate before a transfer's segments: shut while a fin or an abort is at work, and while too
- * much of it, or of all transfers, waits to be hashed. A connection that finds it shut stops
+ * much of it, or of all transfers, waits to be hashed, or too many of its segments are unfinished. A connection that finds it shut stops
  * reading, and is told when to ask again.
  */
 #include "transfer.h"
+
+/* Unfinished segments of one transfer: what it takes to look through them is bounded. */
+enum { SEGS_MAX = 1024 };
 
 static bool gate_is_shut(const struct transfer *t)
 {
 	const struct conf *conf = t->u->conf;
 	if (t->state == TRANSFER_VERIFYING || t->state == TRANSFER_PUBLISHING || t->fins || t->aborts)
 		return true;
-	if (transfer_is_held_up(t))
+	if (transfer_is_held_up(t) || t->segs_count >= SEGS_MAX)
 		return true;
 	if (t->state == TRANSFER_EXPORTED || t->hash_stalled || t->backlog < conf->verify.step_bytes)
 		return false;

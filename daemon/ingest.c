@@ -76,6 +76,7 @@ static void list_push(struct transfer *t, struct seg *s)
 	*t->segs_tail = s;
 	t->segs_tail = &s->next;
 	t->segs_queued++;
+	t->segs_count++;
 }
 
 static void list_remove(struct seg *s)
@@ -85,6 +86,7 @@ static void list_remove(struct seg *s)
 		return;
 	if (s->state == SEG_QUEUED)
 		t->segs_queued--;
+	t->segs_count--;
 	*s->pprev = s->next;
 	if (s->next)
 		s->next->pprev = s->pprev;
@@ -600,9 +602,8 @@ static bool seg_start(struct transfer *t, struct seg *s)
 	return true;
 }
 
-static void fail_queued(struct transfer *t)
+static void fail_queued(struct transfer *t, int err)
 {
-	int err = t->staging_err;
 	for (;;) {
 		struct seg *s = t->segs;
 		while (s && s->state != SEG_QUEUED)
@@ -641,8 +642,12 @@ void ingest_step(struct transfer *t)
 		return; /* sealed */
 	t->stepping = true;
 	transfer_pin(t);
+	int journal_err = journal_error(t->u->rt->journal);
 	if (t->staging_state == STAGING_FAILED) {
-		fail_queued(t);
+		fail_queued(t, t->staging_err);
+	} else if (journal_err) {
+		/* A range may be taken out in memory alone: nothing may be written over it. */
+		fail_queued(t, journal_err);
 	} else {
 		/* Starting one may change the list: look from the beginning each time. */
 		bool again = true;

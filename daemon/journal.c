@@ -11,8 +11,9 @@
  * disk lost from those that never got there.
  *
  * A rotation that finds no room for the next file (the spare's is there, but the live state has
- * outgrown it) fails those who wait, and is tried again a second later when somebody wants the
- * journal: it goes on without a restart.
+ * outgrown it) fails those who wait, and is tried again at the first flush a second later: it goes on
+ * without a restart. Until it has succeeded nothing new is begun, for what is in memory differs from
+ * what a restart would read.
  *
  * Rotation runs on the ring's helper thread with blocking calls: it is rare and must be durable
  * before the old file goes. The old file is not deleted: renamed to spare-<reactor> it waits, with
@@ -416,7 +417,7 @@ static void rotate(struct journal *j)
 	waiters_move(&j->writing.written, &j->filling.written);
 	waiters_move(&j->writing.written, &j->filling.synced);
 	batch_reset(&j->filling);
-	ring_call(j->rt->ring, &j->rotate_op, RING_RARE, call_rotate);
+	ring_call(j->rt->ring, &j->rotate_op, RING_JOURNAL, call_rotate);
 }
 
 static void start_sync(struct journal *j)
@@ -464,7 +465,8 @@ static bool flush_once(struct journal *j)
 	}
 	if (j->filling.failed)
 		fail(j, -ENOMEM);
-	if (j->state != J_IDLE || batch_is_empty(&j->filling))
+	bool rotates_again = j->no_room && may_rotate_again(j);
+	if (j->state != J_IDLE || (batch_is_empty(&j->filling) && !rotates_again))
 		return false;
 	if (j->error) {
 		if (!op_is_idle(&j->sync_op))
@@ -591,9 +593,12 @@ bool journal_is_idle(const struct journal *j)
 		!j->writing.written && !j->writing.synced && batch_is_empty(&j->filling);
 }
 
+bool journal_waits_for_room(const struct journal *j)
+{
+	return !j->error && j->no_room;
+}
+
 int journal_error(const struct journal *j)
 {
-	if (j->no_room && !may_rotate_again(j))
-		return j->no_room;
-	return j->error;
+	return j->error ? j->error : j->no_room;
 }

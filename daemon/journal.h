@@ -52,6 +52,8 @@ void journal_flush(struct journal *j);
 /* Is anything appended, being written or waited for? */
 bool journal_is_idle(const struct journal *j);
 int journal_error(const struct journal *j);
+/* Is its error only that there is no room for the next file? Then it goes on once there is. */
+bool journal_waits_for_room(const struct journal *j);
 
 /* The name of a journal file in store->set_fd: r<reactor>-<seq>.log. */
 enum { JOURNAL_NAME_MAX = 48 };

@@ -39,7 +39,8 @@ enum op_state { OP_IDLE, OP_QUEUED, OP_INFLIGHT };
 /* The threads that make blocking calls for a ring. Each makes its calls one after another, so what
  * may take long does not stand before what must not wait. */
 enum ring_lane {
-	RING_RARE,    /* calls without an opcode in Linux 6.1, copies, a new journal file */
+	RING_RARE,    /* calls without an opcode in Linux 6.1, and copies, which may take long */
+	RING_JOURNAL, /* a new journal file: nothing is acknowledged until it is there */
 	RING_FILES,   /* short ones on small files: many are told of in one go */
 	RING_PUBLISH, /* rounds of publishing (export.c) */
 	RING_LANES,

@@ -154,6 +154,7 @@ struct transfer {
 	struct cover cover;      /* open: staged and journaled bytes. Exported: bytes acknowledged as replays */
 	struct cover synced;     /* the part of it that survives the machine as soon as the journal is synced */
 	struct seg *segs, **segs_tail; /* in order of arrival */
+	uint32_t segs_count;     /* of them */
 	uint32_t segs_queued;    /* of them, not yet started */
 	uint64_t segs_end;       /* no segment of the list ends above this */
 	bool segs_ordered;       /* each began at or above the end of all before it: none overlap */

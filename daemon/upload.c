@@ -468,6 +468,12 @@ static void verifying_step(struct transfer *t)
 		fin_fail(t, &o);
 		return;
 	}
+	if (!cover_has(&t->cover, 0, t->fins->size)) {
+		struct outcome o; /* a sync that was under way has failed: bytes are lost */
+		outcome_incomplete(&o, t, t->fins->size);
+		fin_fail(t, &o);
+		return;
+	}
 	if (transfer_is_hashed(t) && t->frontier > t->fins->size)
 		transfer_rewind(t, t->fins->size);
 	if (!transfer_is_hashed(t) || t->frontier == t->fins->size)

@@ -38,6 +38,31 @@ Test(upload, small_segments_are_exported)
 	bench_fini(&b);
 }
 
+/* What is acknowledged is never taken out of coverage by a repetition that reaches beyond it. */
+Test(upload, partial_repetition)
+{
+	struct bench b;
+	bench_init(&b);
+	uint8_t *data = noise(300000, 1), *other = noise(1000, 2);
+	assert_ok(do_init(&b, "{\"name\":\"a\"}"));
+	assert_ok(do_small(&b, 1000, data + 1000, 1000));
+	assert_ok(do_small(&b, 5000, data + 5000, 1000));
+	struct transfer *t = transfer_find(b.rt.uploads, &ID);
+	uint32_t gen = t->content_gen;
+	assert_ok(do_small(&b, 1500, data + 1500, 1000));
+	assert_ok(do_small(&b, 0, data, 7000)); /* over two of them */
+	assert_ok(do_large(&b, 6500, data + 6500, 293500, 100, NULL));
+	cr_expect_eq(t->content_gen, gen);
+	assert_ok(do_small(&b, 299500, other, 1000));
+	cr_expect_gt(t->content_gen, gen, "other bytes do take out");
+	memcpy(data + 299500, other, 500);
+	assert_ok(do_fin(&b, 300000, NULL));
+	assert_file(&b, "cam/f1/a", data, 300000);
+	free(data);
+	free(other);
+	bench_fini(&b);
+}
+
 Test(upload, empty_file)
 {
 	struct bench b;
