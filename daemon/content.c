@@ -106,8 +106,13 @@ int transfer_add_extent(struct transfer *t, uint64_t from, uint64_t to)
 
 int transfer_add_synced(struct transfer *t, uint64_t from, uint64_t to)
 {
-	int err = transfer_add_extent(t, from, to);
-	return err ? err : cover_add(&t->synced, from, to);
+	int err = cover_add(&t->synced, from, to);
+	if (err)
+		return err;
+	err = transfer_add_extent(t, from, to);
+	if (err) /* it touches nothing of cover, so nothing of synced: there it is an extent of its own */
+		(void)cover_remove(&t->synced, from, to);
+	return err;
 }
 
 /* Lowers the frontier to the last midstate at or below `to`. */

@@ -23,7 +23,7 @@
 #include <string.h>
 #include "log.h"
 
-enum { PREALLOCATE_BYTES_MIN = 64 << 10 };
+enum { PREALLOCATE_BYTES_MIN = 64 << 10, UNLINK_RETRY_MS = 1000 };
 
 static void on_opened(struct op *op);
 static void on_allocated(struct op *op);
@@ -34,6 +34,12 @@ static void replace_start(struct transfer *t);
 void staging_init(struct transfer *t)
 {
 	t->file_op.done = on_opened;
+}
+
+/* Does it say nothing of the file, and may be over by the next try? */
+static bool is_shortage(int err)
+{
+	return err == -ENOSPC || err == -EDQUOT || err == -ENOMEM || err == -EMFILE || err == -ENFILE;
 }
 
 /* --- the list of idle fds --------------------------------------------------------------------- */
@@ -98,6 +104,94 @@ static void lru_push(struct transfer *t)
 	u->lru_count++;
 	if (u->lru_count > u->conf->io.open_files_max)
 		staging_close(u->lru);
+}
+
+/* --- deleting --------------------------------------------------------------------------------- */
+
+/* Not before the journal says that the transfer is over, or has another file: a crash in between would
+ * leave a transfer whose file is gone, and one that was being published would be taken for exported
+ * and fetched. While the journal has no room to say so, the file stays, and the request: freeing
+ * space elsewhere lets the journal go on. */
+struct unlink {
+	struct op op;
+	struct journal_waiter waiter;
+	struct uploads *u;
+	struct unlink *next; /* on u->unlinks */
+	char name[];
+};
+
+static void on_unlinked(struct op *op)
+{
+	struct unlink *x = container_of(op, struct unlink, op);
+	if (op->res < 0 && op->res != -ENOENT)
+		log_warn("staging file could not be deleted", LZ("name", x->name), LE("error", op->res), NULL);
+	free(x);
+}
+
+/* Their records were appended long ago, or are part of the next snapshot. */
+static void on_unlinks_due(struct timer *timer)
+{
+	struct uploads *u = container_of(timer, struct uploads, unlinks_timer);
+	struct unlink *x = u->unlinks;
+	u->unlinks = NULL;
+	while (x) {
+		struct unlink *next = x->next;
+		journal_wait(u->rt->journal, &x->waiter, JOURNAL_SYNCED);
+		x = next;
+	}
+}
+
+static void on_end_recorded(struct journal_waiter *w, int err)
+{
+	struct unlink *x = container_of(w, struct unlink, waiter);
+	struct uploads *u = x->u;
+	if (!err) {
+		x->op.done = on_unlinked;
+		ring_unlinkat(u->rt->ring, &x->op, u->store->staging_fd, x->name, 0);
+		return;
+	}
+	if (!journal_waits_for_room(u->rt->journal)) {
+		free(x); /* the restart that it takes may still want the file, or sweeps it */
+		return;
+	}
+	x->next = u->unlinks;
+	u->unlinks = x;
+	u->unlinks_timer.fire = on_unlinks_due;
+	if (!timer_is_armed(&u->unlinks_timer))
+		timers_arm(&u->rt->timers, &u->unlinks_timer, ring_now_ms(u->rt->ring) + UNLINK_RETRY_MS);
+}
+
+/* When what has been appended so far is on the disk. */
+static void delete_recorded(struct uploads *u, const char *name)
+{
+	size_t bytes = strlen(name) + 1;
+	struct unlink *x = calloc(1, sizeof(*x) + bytes);
+	if (!x)
+		return; /* recovery sweeps it */
+	memcpy(x->name, name, bytes);
+	x->u = u;
+	x->waiter.done = on_end_recorded;
+	journal_wait(u->rt->journal, &x->waiter, JOURNAL_SYNCED);
+}
+
+void staging_delete(struct transfer *t)
+{
+	if (t->fd_users == 0 && t->staging_state != STAGING_OPENING)
+		staging_close(t);
+	if (!t->staging_exists || t->staging_state == STAGING_OPENING)
+		return; /* OPENING: opened() comes back here */
+	t->staging_exists = false;
+	delete_recorded(t->u, t->staging);
+}
+
+void staging_fini_all(struct uploads *u)
+{
+	timers_disarm(&u->rt->timers, &u->unlinks_timer);
+	while (u->unlinks) {
+		struct unlink *x = u->unlinks;
+		u->unlinks = x->next;
+		free(x); /* as long as no record says so, the next start has the transfer again */
+	}
 }
 
 /* --- opening ---------------------------------------------------------------------------------- */
@@ -232,6 +326,7 @@ static int call_seed(struct op *op)
 {
 	struct transfer *t = container_of(op, struct transfer, file_op);
 	const struct transfer *p = t->previous;
+	t->seed_unsynced = false;
 	int fd = sys_openat(t->u->store->export_fd, p->exported.path, O_RDONLY | O_NOFOLLOW, 0);
 	if (fd < 0)
 		return fd;
@@ -261,11 +356,11 @@ static void replays_forget(struct transfer *p)
 static void on_seeded(struct op *op)
 {
 	struct transfer *t = container_of(op, struct transfer, file_op);
-	int err = op->res == -ENOSPC || op->res == -EDQUOT ? op->res : 0;
+	int err = is_shortage(op->res) ? op->res : 0;
 	t->seeding = err != 0;
 	if (op->res < 0) {
-		/* The consumer took the file away meanwhile: those ranges are missing again, and
-		 * fin will say so. */
+		/* A shortage passes: the next who wants the file tries again. Else the consumer took the
+		 * export away meanwhile: those ranges are missing again, and fin will say so. */
 		log_warn("replayed ranges could not be taken over", LS("clientid", t->clientid, t->clientid_bytes),
 			LS("fileid", t->fileid, t->fileid_bytes), LE("error", op->res), NULL);
 		if (t->seed_unsynced && !t->gone)
@@ -361,7 +456,6 @@ static void on_truncated(struct op *op)
 /* Extents are copied from a list: the helper thread can't look at what the loop may change. */
 struct replace {
 	struct op op;
-	struct journal_waiter waiter;
 	struct transfer *t;
 	struct uploads *u;
 	char *old_name, *name;    /* owned */
@@ -402,26 +496,6 @@ static int call_replace(struct op *op)
 	return err < 0 ? err : 0;
 }
 
-static void on_old_unlinked(struct op *op)
-{
-	struct replace *x = container_of(op, struct replace, op);
-	if (op->res < 0 && op->res != -ENOENT)
-		log_warn("staging file could not be deleted", LZ("name", x->old_name), LE("error", op->res), NULL);
-	replace_free(x);
-}
-
-/* The journal knows the new name: what it may say of the old one is not believed any more. */
-static void on_replace_recorded(struct journal_waiter *w, int err)
-{
-	struct replace *x = container_of(w, struct replace, waiter);
-	if (err) { /* a restart may still want it */
-		replace_free(x);
-		return;
-	}
-	x->op.done = on_old_unlinked;
-	ring_unlinkat(x->u->rt->ring, &x->op, x->u->store->staging_fd, x->old_name, 0);
-}
-
 static void replaced(struct transfer *t, struct replace *x)
 {
 	struct record r = {.type = RECORD_STAGING, .tid = t->tid, .text = x->name,
@@ -439,8 +513,8 @@ static void replaced(struct transfer *t, struct replace *x)
 		atomic_fetch_add(&t->u->store->unallocated_bytes, t->allocated);
 	t->allocated = 0;
 	journal_append(t->u->rt->journal, &r);
-	x->waiter.done = on_replace_recorded;
-	journal_wait(t->u->rt->journal, &x->waiter, JOURNAL_SYNCED);
+	/* Once it knows the new name, what the journal may say of the old one is not believed any more. */
+	delete_recorded(t->u, x->old_name);
 	log_info("staging file replaced", LS("clientid", t->clientid, t->clientid_bytes),
 		LS("fileid", t->fileid, t->fileid_bytes), LU("copied", t->synced.bytes), NULL);
 }
@@ -450,16 +524,12 @@ static void on_replaced(struct op *op)
 	struct replace *x = container_of(op, struct replace, op);
 	struct transfer *t = x->t;
 	int err = op->res;
-	if (!err) {
+	/* What can't be read back is not there; the next try has less to copy. */
+	if (err && !is_shortage(err) && !t->gone && x->count > 0)
+		transfer_uncover(t, 0, UINT64_MAX);
+	if (!err)
 		replaced(t, x);
-	} else {
-		/* What can't be read back is not there; the next try has less to copy. */
-		bool no_room = err == -ENOSPC || err == -EDQUOT || err == -ENOMEM || err == -EMFILE ||
-			err == -ENFILE;
-		if (!no_room && !t->gone && x->count > 0)
-			transfer_uncover(t, 0, UINT64_MAX);
-		replace_free(x);
-	}
+	replace_free(x);
 	if (err)
 		opened(t, err);
 	else
@@ -505,51 +575,4 @@ static void replace_start(struct transfer *t)
 	lru_remove(t);
 	transfer_pin(t);
 	ring_call(t->u->rt->ring, &x->op, RING_RARE, call_replace);
-}
-
-/* --- deleting --------------------------------------------------------------------------------- */
-
-/* Not before the journal says that the transfer is over: a crash in between would leave a transfer
- * whose file is gone, and one that was being published would be taken for exported and fetched. */
-struct unlink {
-	struct op op;
-	struct journal_waiter waiter;
-	struct uploads *u;
-	char name[];
-};
-
-static void on_unlinked(struct op *op)
-{
-	struct unlink *x = container_of(op, struct unlink, op);
-	if (op->res < 0 && op->res != -ENOENT)
-		log_warn("staging file could not be deleted", LZ("name", x->name), LE("error", op->res), NULL);
-	free(x);
-}
-
-static void on_end_recorded(struct journal_waiter *w, int err)
-{
-	struct unlink *x = container_of(w, struct unlink, waiter);
-	if (err) {
-		free(x); /* a restart may still want it, or sweeps it */
-		return;
-	}
-	x->op.done = on_unlinked;
-	ring_unlinkat(x->u->rt->ring, &x->op, x->u->store->staging_fd, x->name, 0);
-}
-
-void staging_delete(struct transfer *t)
-{
-	if (t->fd_users == 0 && t->staging_state != STAGING_OPENING)
-		staging_close(t);
-	if (!t->staging_exists || t->staging_state == STAGING_OPENING)
-		return; /* OPENING: opened() comes back here */
-	t->staging_exists = false;
-	size_t bytes = strlen(t->staging) + 1;
-	struct unlink *x = calloc(1, sizeof(*x) + bytes);
-	if (!x)
-		return; /* recovery sweeps it */
-	memcpy(x->name, t->staging, bytes);
-	x->u = t->u;
-	x->waiter.done = on_end_recorded;
-	journal_wait(t->u->rt->journal, &x->waiter, JOURNAL_SYNCED);
 }

@@ -521,6 +521,7 @@ void uploads_free(struct uploads *u)
 			transfer_free(t);
 		}
 	}
+	staging_fini_all(u);
 	free(u->table);
 	accounts_free(&u->accounts);
 	export_free(u->exporter);

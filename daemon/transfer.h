@@ -199,6 +199,7 @@ enum { MIDSTATE_BYTES = 64 << 20 };
 
 struct publish;
 struct exporter;
+struct unlink;
 struct account;
 
 /* What each client has open (admit.c). */
@@ -218,6 +219,8 @@ struct uploads {
 	uint64_t hash_seed;
 	struct transfer *lru, **lru_tail; /* idle open staging files, least recently used first */
 	uint32_t lru_count;
+	struct unlink *unlinks;  /* of staging files, until the journal has room to say that they are over */
+	struct timer unlinks_timer;
 	uint32_t exported_count;
 	struct transfer *memory, **memory_tail; /* exported ones in the table, oldest first; linked as lru */
 	uint32_t ended_count;    /* transfers that have ended but are still pinned */
@@ -347,6 +350,7 @@ bool staging_preallocates(const struct transfer *t);
 void staging_seed(struct transfer *t);
 /* Deletes the file, if any, once it is closed. */
 void staging_delete(struct transfer *t);
+void staging_fini_all(struct uploads *u);
 /* The file has become the exported one: the fd is closed as soon as nobody uses it. */
 void staging_let_go(struct transfer *t);
 /* The file is lost, or lies elsewhere: whoever wants it next gets a new one. The caller has taken

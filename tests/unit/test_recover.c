@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 #include <fnmatch.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 enum { SALT = 99 };
@@ -309,6 +310,34 @@ Test(recover, acknowledged_replays_are_seeded)
 		free(data);
 		bench_fini(&b);
 	}
+}
+
+/* A shortage that passes: what was acknowledged is taken over when there are descriptors again. */
+Test(recover, acknowledged_replays_are_seeded_after_a_shortage)
+{
+	struct bench b;
+	struct rlimit limit, none;
+	uint8_t *data = noise(3000, 1);
+	craft_generations(&b, data, 2000, "{\"name\":\"a\"}");
+	for (int i = 0; i < 1000 && !is_there(&b, "staging/e1-y"); i++)
+		usleep(1000);
+	cr_assert(is_there(&b, "staging/e1-y"), "opened by the lane's thread; no turn was run since");
+	int lowest = dup(0);
+	close(lowest);
+	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	none = limit;
+	none.rlim_cur = (rlim_t)lowest;
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+	settle(&b);
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	const struct transfer *t = transfer_find(b.rt.uploads, &ID);
+	cr_assert_eq(t->cover.bytes, 0);
+	cr_assert_eq(t->previous->cover.bytes, 2000);
+	assert_ok(do_small(&b, 2000, data + 2000, 1000));
+	cr_assert_eq(t->cover.bytes, 3000);
+	assert_ok(do_fin(&b, 3000, NULL));
+	free(data);
+	bench_fini(&b);
 }
 
 /* The window runs from the last replay, not from the export. */

@@ -505,3 +505,26 @@ Test(sync, what_a_fin_synced_is_marked)
 	free(data);
 	bench_fini(&b);
 }
+
+/* What is synced is a part of what is there, also when one of the two has no room. */
+Test(sync, both_covers_or_none)
+{
+	struct bench b;
+	begin(&b);
+	struct transfer *t = the_transfer(&b);
+	uint64_t before = t->cover.bytes, synced = t->synced.bytes;
+	uint32_t max = t->synced.extents_max;
+	t->synced.extents_max = t->synced.count;
+	cr_assert_eq(transfer_add_synced(t, 5000, 6000), -E2BIG);
+	t->synced.extents_max = max;
+	cr_assert_eq(t->cover.bytes, before);
+	t->cover.extents_max = t->cover.count;
+	cr_assert_eq(transfer_add_synced(t, 5000, 6000), -E2BIG);
+	t->cover.extents_max = max;
+	cr_assert_eq(t->cover.bytes, before);
+	cr_assert_eq(t->synced.bytes, synced);
+	cr_assert_eq(transfer_add_synced(t, 5000, 6000), 0);
+	cr_assert_eq(t->cover.bytes, before + 1000);
+	cr_assert_eq(t->synced.bytes, synced + 1000);
+	bench_fini(&b);
+}

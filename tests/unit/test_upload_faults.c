@@ -445,3 +445,42 @@ Test(upload_faults, power)
 {
 	try_all(true, 1 << 20);
 }
+
+/* --- a journal without room, and a transfer that goes ----------------------------------------- */
+
+/* The journal can't say that the transfer is over: its file stays. When it can, the file goes, without
+ * a restart. */
+Test(upload_faults, what_was_dropped_is_deleted_when_the_journal_has_room)
+{
+	struct run r;
+	fault.place = SYS_FALLOCATE;
+	fault.err = ENOSPC;
+	fault.sticky = true;
+	fault.nth = 1;
+	prepare(&r, 64);
+	assert_ok(do_init(&r.b, META));
+	assert_ok(do_small(&r.b, 0, r.data, 1000));
+	__atomic_store_n(&fault.armed, true, __ATOMIC_SEQ_CST);
+	int sent = 1;
+	while (sent < 100 && do_small(&r.b, (uint64_t)sent * 2000, r.data, 1000).o.reason == 0)
+		sent++;
+	cr_assert_lt(sent, 100, "the file is full");
+	(void)do_abort(&r.b);
+	cr_assert_null(transfer_find(r.b.rt.uploads, &ID));
+	for (int i = 0; i < 3; i++) {
+		cr_assert_eq(staging_count(&r.b), 1, "the journal has the transfer still");
+		fault.later_ms += 1200;
+		turn(&r.b);
+		settle(&r.b);
+		cr_assert_eq(journal_error(r.b.rt.journal), -ENOSPC, "it was asked again");
+	}
+	__atomic_store_n(&fault.armed, false, __ATOMIC_SEQ_CST);
+	fault.later_ms += 1200;
+	turn(&r.b);
+	settle(&r.b);
+	cr_assert_eq(staging_count(&r.b), 0);
+	bench_restart(&r.b);
+	cr_assert_null(transfer_find(r.b.rt.uploads, &ID));
+	bench_fini(&r.b);
+	free(r.data);
+}
