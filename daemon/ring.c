@@ -11,10 +11,11 @@
  * poster's order is kept), and an eventfd that is written only when the ring's thread may be
  * asleep.
  *
- * Blocking calls run on the ring's own threads, one per lane, each started when first used. A call
- * for a thread that is busy wakes nobody, and a lane of short calls posts the results of several
- * together: under load, an operation there costs its system call and no switch of threads. (One in
- * the kernel's pool of workers was seen to cost 20 to 50 µs of them, several times the call.)
+ * Blocking calls run on the ring's own threads, one per lane, which start with the ring: there, a
+ * limit on threads can still be reported. A call for a thread that is busy wakes nobody, and a
+ * lane of short calls posts the results of several together: under load, an operation there costs
+ * its system call and no switch of threads. (One in the kernel's pool of workers was seen to cost
+ * 20 to 50 µs of them, several times the call.)
  *
  * CQE flags are read here and nowhere else. The kernel's restart codes, which a worker hit by a
  * signal may return, are mapped to −EINTR, and an interrupted operation that has done nothing yet
@@ -112,6 +113,15 @@ static void helper_init(struct helper *h, struct ring *r, uint32_t posts_togethe
 	list_init(&h->calls);
 	pthread_mutex_init(&h->lock, NULL);
 	pthread_cond_init(&h->wake, NULL);
+}
+
+static void *helper_main(void *arg);
+
+static int helper_start(struct helper *h)
+{
+	int err = pthread_create(&h->thread, NULL, helper_main, h);
+	h->started = err == 0;
+	return -err;
 }
 
 static void helper_fini(struct helper *h)
@@ -289,6 +299,12 @@ int ring_new(const struct ring_conf *conf, struct ring **ret)
 	}
 	for (int i = 0; i < RING_LANES; i++)
 		helper_init(&r->helpers[i], r, i == RING_FILES ? POSTS_TOGETHER : 1);
+	for (int i = 0; !err && i < RING_LANES; i++)
+		err = helper_start(&r->helpers[i]);
+	if (err) {
+		ring_free(r);
+		return err;
+	}
 	arm_event(r);
 	*ret = r;
 	return 0;
@@ -743,11 +759,6 @@ void ring_call(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *f
 	op->ptr2 = (const void *)fn;
 	r->busy++;
 	pthread_mutex_lock(&h->lock);
-	if (!h->started) {
-		h->started = true;
-		int err = pthread_create(&h->thread, NULL, helper_main, h);
-		assert(err == 0);
-	}
 	bool was_idle = !h->calls.head;
 	list_push(&h->calls, op);
 	pthread_mutex_unlock(&h->lock);

@@ -684,6 +684,25 @@ Test(ring, calls_run_on_one_thread_per_lane_in_order)
 		calls_run_in_order_on((enum ring_lane)i, (enum ring_lane)((i + 1) % RING_LANES));
 }
 
+/* No thread is to be had: that is an error of the start, not the end of a daemon at work. */
+Test(ring, a_ring_without_threads_is_none)
+{
+	struct ring_conf conf = {.entries = 8, .workers_max = 4, .splices_max = 2, .syncs_max = 2};
+	struct ring *none = NULL;
+	pthread_attr_t attr, usual;
+	cr_assert_eq(pthread_getattr_default_np(&usual), 0);
+	cr_assert_eq(pthread_attr_init(&attr), 0);
+	cr_assert_eq(pthread_attr_setstacksize(&attr, (size_t)1 << 47), 0); /* more than there are addresses */
+	cr_assert_eq(pthread_setattr_default_np(&attr), 0);
+	cr_expect_lt(ring_new(&conf, &none), 0);
+	cr_expect_null(none);
+	cr_assert_eq(pthread_setattr_default_np(&usual), 0);
+	cr_assert_eq(ring_new(&conf, &none), 0);
+	ring_free(none);
+	pthread_attr_destroy(&attr);
+	pthread_attr_destroy(&usual);
+}
+
 /* More than are handed back in one go, some of them begun in the done of others. */
 Test(ring, a_flood_of_short_calls)
 {
