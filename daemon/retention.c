@@ -144,23 +144,24 @@ static void note(struct retention *r, const struct manifest *m, const char *name
 		.fileid = m->fileid, .name = m->name, .user_data = m->user_data, .size = size, .kept_s = kept_s};
 }
 
-/* There is a manifest in the directory at the top. */
-static void look_at_export(struct retention *r)
+/* There is a manifest in the directory at the top. False: it is none, but a directory, such as that
+ * of a client of this name. */
+static bool look_at_export(struct retention *r)
 {
 	struct level *top = &r->levels[r->depth - 1];
 	int dir_fd = sys_dir_fd(top->dir);
 	int64_t now_s = sys_wall_ms() / 1000;
 	char name[NAMES_FILE_MAX + 1];
-	struct sys_stat st, file = {0};
+	struct sys_stat st = {0}, file = {0};
 	struct manifest m;
 	size_t bytes;
 	char *text = read_manifest(dir_fd, &bytes, &st);
 	if (!text)
-		return;
+		return !st.is_dir;
 	int64_t kept_s = now_s - st.mtime_ns / 1000000000;
 	if (!manifest_parse(text, bytes, &m) || !is_due(&m, now_s) || !file_name(r, &m, name)) {
 		free(text);
-		return;
+		return true;
 	}
 	int err = sys_stat_at(dir_fd, name, &file);
 	bool is_there = !err && file.is_regular;
@@ -177,6 +178,7 @@ static void look_at_export(struct retention *r)
 		note(r, &m, name, text, file.size, kept_s > 0 ? (uint64_t)kept_s : 0);
 	else
 		free(text);
+	return true;
 }
 
 /* --- the walk, on the thread ------------------------------------------------------------------- */
@@ -225,9 +227,7 @@ static int call_step(struct op *op)
 		r->seen++;
 		if (!name)
 			ascend(r);
-		else if (strcmp(name, EXPORT_MANIFEST) == 0)
-			look_at_export(r);
-		else
+		else if (strcmp(name, EXPORT_MANIFEST) != 0 || !look_at_export(r))
 			descend(r, sys_dir_fd(dir), name);
 	}
 	r->took_ms = sys_mono_ms() - began_ms;
@@ -337,7 +337,8 @@ void retention_free(struct retention *r)
 {
 	if (!r)
 		return;
+	/* Nobody would come back for a directory that the last step emptied. */
 	while (r->depth > 0)
-		sys_dir_close(r->levels[--r->depth].dir);
+		ascend(r);
 	free(r);
 }

@@ -85,6 +85,18 @@ def test_nothing_else_is_touched(t):
     eq(sorted(os.listdir(victim)), [".manifest.json", "v"], "behind the link")
 
 
+def test_directory_of_that_name(t):
+    """A directory that is called like a manifest is looked through as any other."""
+    d = t.daemon(*OPTIONS)
+    place = d.export_root / ".manifest.json" / "f"
+    place.mkdir(parents=True)
+    (place / "v").write_text("x")
+    (place / ".manifest.json").write_text(json.dumps(
+        {"clientid": "c", "fileid": "f", "name": "v", "path": ".manifest.json/f/v", "size": 1,
+         "meta": {"name": "v", "expire_at": 1}}))
+    until(lambda: not os.listdir(d.export_root), "it goes, and what it leaves empty", 10)
+
+
 def test_lone_manifests(t):
     """The consumer took the file: its manifest goes when it is old."""
     d = t.daemon(*OPTIONS)
