@@ -3,7 +3,7 @@
  *
  * Queued operations wait on one of three lists: those that may go at once, splices into files, and
  * syncs. The last two are capped, because the kernel runs each of them in a worker that may be
- * stuck behind a slow disk for seconds; the cap leaves workers for the journal, renames and reads.
+ * stuck behind a slow disk for seconds; the cap leaves workers for the journal and for opening files.
  * A turn fills submission entries from the lists, submits, waits, copies a bounded batch of
  * completions, and only then runs their done: so done may queue anything.
  *
@@ -19,8 +19,7 @@
  *
  * CQE flags are read here and nowhere else. The kernel's restart codes, which a worker hit by a
  * signal may return, are mapped to −EINTR, and an interrupted operation that has done nothing yet
- * is simply queued again: but for a close, which has given up its descriptor by then, and what was
- * cancelled, which is how a cancel ends a waiting worker.
+ * is simply queued again: but for what was cancelled, which is how a cancel ends a waiting worker.
  */
 #include "ring.h"
 
@@ -42,7 +41,7 @@
 
 enum op_kind {
 	K_NONE, K_ACCEPT, K_POLL, K_SEND, K_SPLICE, K_WRITE, K_WRITEV, K_OPENAT,
-	K_FALLOCATE, K_FSYNC, K_SYNC_RANGE, K_MKDIRAT, K_RENAMEAT, K_UNLINKAT, K_CALL,
+	K_FALLOCATE, K_FSYNC, K_SYNC_RANGE, K_UNLINKAT, K_CALL,
 };
 
 enum { BATCH_MAX = 256, POSTS_TOGETHER = 32, CANCEL_TAG = 1, WANTS_MIN = 64 };
@@ -160,7 +159,7 @@ static bool opcodes_present(void)
 	static const int needed[] = {IORING_OP_ACCEPT, IORING_OP_POLL_ADD, IORING_OP_SEND,
 		IORING_OP_SPLICE, IORING_OP_WRITE, IORING_OP_WRITEV, IORING_OP_OPENAT,
 		IORING_OP_FALLOCATE, IORING_OP_FSYNC, IORING_OP_SYNC_FILE_RANGE,
-		IORING_OP_MKDIRAT, IORING_OP_RENAMEAT, IORING_OP_UNLINKAT, IORING_OP_ASYNC_CANCEL};
+		IORING_OP_UNLINKAT, IORING_OP_ASYNC_CANCEL};
 	struct io_uring_probe *probe = io_uring_get_probe();
 	if (!probe)
 		return false;
@@ -360,12 +359,6 @@ static void prep(struct io_uring_sqe *sqe, struct op *op)
 		break;
 	case K_SYNC_RANGE:
 		io_uring_prep_sync_file_range(sqe, op->fd, op->len, op->off, (int)op->flags);
-		break;
-	case K_MKDIRAT:
-		io_uring_prep_mkdirat(sqe, op->fd, op->ptr, op->len);
-		break;
-	case K_RENAMEAT:
-		io_uring_prep_renameat(sqe, op->fd, op->ptr, op->fd2, op->ptr2, op->flags);
 		break;
 	case K_UNLINKAT:
 		io_uring_prep_unlinkat(sqe, op->fd, op->ptr, (int)op->flags);
@@ -674,23 +667,6 @@ void ring_write_behind(struct ring *r, struct op *op, int fd, uint64_t off, uint
 	op->len = len;
 	op->flags = SYNC_FILE_RANGE_WRITE;
 	queue(r, op, K_SYNC_RANGE, fd);
-}
-
-void ring_mkdirat(struct ring *r, struct op *op, int dir_fd, const char *path, uint32_t mode)
-{
-	op->ptr = path;
-	op->len = mode;
-	queue(r, op, K_MKDIRAT, dir_fd);
-}
-
-void ring_renameat2(struct ring *r, struct op *op, int from_dir, const char *from, int to_dir,
-	const char *to, uint32_t flags)
-{
-	op->ptr = from;
-	op->fd2 = to_dir;
-	op->ptr2 = to;
-	op->flags = flags;
-	queue(r, op, K_RENAMEAT, from_dir);
 }
 
 void ring_unlinkat(struct ring *r, struct op *op, int dir_fd, const char *path, int flags)

@@ -119,9 +119,6 @@ void ring_fsync(struct ring *r, struct op *op, int fd);
 void ring_fdatasync(struct ring *r, struct op *op, int fd);
 /* Starts write-back of a range; does not wait for it, makes nothing durable. */
 void ring_write_behind(struct ring *r, struct op *op, int fd, uint64_t off, uint32_t len);
-void ring_mkdirat(struct ring *r, struct op *op, int dir_fd, const char *path, uint32_t mode);
-void ring_renameat2(struct ring *r, struct op *op, int from_dir, const char *from, int to_dir,
-	const char *to, uint32_t flags);
 void ring_unlinkat(struct ring *r, struct op *op, int dir_fd, const char *path, int flags);
 /* Runs fn on one of the ring's threads; its result becomes op->res. */
 void ring_call(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn);

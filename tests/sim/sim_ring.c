@@ -16,12 +16,12 @@
 
 enum kind {
 	K_NONE, K_ACCEPT, K_POLL, K_SEND, K_SPLICE, K_WRITE, K_WRITEV, K_OPENAT,
-	K_FALLOCATE, K_FSYNC, K_SYNC_RANGE, K_MKDIRAT, K_RENAMEAT, K_UNLINKAT, K_CALL,
+	K_FALLOCATE, K_FSYNC, K_SYNC_RANGE, K_UNLINKAT, K_CALL,
 };
 
 static const char *const kind_names[] = {"none", "accept", "poll", "send", "splice",
-	"write", "writev", "openat", "fallocate", "fsync", "write-behind", "mkdirat",
-	"renameat", "unlinkat", "call"};
+	"write", "writev", "openat", "fallocate", "fsync", "write-behind", "unlinkat",
+	"call"};
 
 enum { BATCH_MAX = 64 };
 
@@ -141,10 +141,6 @@ static int32_t happen(const struct op *op)
 	case K_SYNC_RANGE:
 		(void)file_of(op->fd);
 		return 0;
-	case K_MKDIRAT:
-		return sim_mkdirat(op->fd, op->ptr);
-	case K_RENAMEAT:
-		return sim_renameat(op->fd, op->ptr, op->fd2, op->ptr2, op->flags);
 	case K_UNLINKAT:
 		return sim_unlinkat(op->fd, op->ptr, (int)op->flags);
 	case K_ACCEPT:
@@ -496,23 +492,6 @@ void ring_write_behind(struct ring *r, struct op *op, int fd, uint64_t off, uint
 	op->off = off;
 	op->len = len;
 	queue(r, op, K_SYNC_RANGE, fd);
-}
-
-void ring_mkdirat(struct ring *r, struct op *op, int dir_fd, const char *path, uint32_t mode)
-{
-	op->ptr = path;
-	op->len = mode;
-	queue(r, op, K_MKDIRAT, dir_fd);
-}
-
-void ring_renameat2(struct ring *r, struct op *op, int from_dir, const char *from, int to_dir,
-	const char *to, uint32_t flags)
-{
-	op->ptr = from;
-	op->fd2 = to_dir;
-	op->ptr2 = to;
-	op->flags = flags;
-	queue(r, op, K_RENAMEAT, from_dir);
 }
 
 void ring_unlinkat(struct ring *r, struct op *op, int dir_fd, const char *path, int flags)

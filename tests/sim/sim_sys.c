@@ -256,7 +256,7 @@ int sys_openat(int dir_fd, const char *path, int flags, uint32_t mode)
 	return sim_openat(dir_fd, path, flags);
 }
 
-int sim_mkdirat(int dir_fd, const char *path)
+static int sim_mkdirat(int dir_fd, const char *path)
 {
 	const char *name;
 	int err = 0;
@@ -426,7 +426,7 @@ int sys_fchmod(int fd, uint32_t mode)
 	return 0;
 }
 
-int sim_renameat(int from_dir, const char *from, int to_dir, const char *to, uint32_t flags)
+static int sim_renameat(int from_dir, const char *from, int to_dir, const char *to, uint32_t flags)
 {
 	const char *from_name, *to_name;
 	int err = 0;
