@@ -32,11 +32,11 @@ static void close_fd(struct listener *l)
 	l->fd = -1;
 }
 
-static bool may_log(struct listener *l, uint64_t now_ms)
+static bool may_log(uint64_t *logged_ms, uint64_t now_ms)
 {
-	if (l->logged_ms && now_ms < l->logged_ms + LOG_MS)
+	if (*logged_ms && now_ms < *logged_ms + LOG_MS)
 		return false;
-	l->logged_ms = now_ms;
+	*logged_ms = now_ms;
 	return true;
 }
 
@@ -80,7 +80,7 @@ static void arm(struct listener *l)
 		wait_ns = rate_wait_ns(l);
 	if (wait_ns) {
 		timers_arm(&l->rt->timers, &l->retry, now_ms + (wait_ns + 999999) / 1000000);
-		if (may_log(l, now_ms))
+		if (may_log(&l->rate_logged_ms, now_ms))
 			log_info("connections wait to be accepted: mqtt.connect_rate is reached",
 				LU("per_s", l->rt->conf->mqtt.connect_rate), NULL);
 	} else if (l->rt->conf->mqtt.connect_rate) {
@@ -98,7 +98,7 @@ static void on_retry(struct timer *t)
 static void wait_a_moment(struct listener *l, int err)
 {
 	uint64_t now_ms = ring_now_ms(l->rt->ring);
-	if (may_log(l, now_ms))
+	if (may_log(&l->failed_logged_ms, now_ms))
 		log_warn("connections can't be accepted", LE("error", err), NULL);
 	if (!l->op.more)
 		timers_arm(&l->rt->timers, &l->retry, now_ms + RETRY_MS);

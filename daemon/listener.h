@@ -15,7 +15,7 @@ struct listener {
 	struct timer retry;    /* armed after an error that may pass */
 	int fd;                /* −1: closed */
 	bool is_power;         /* what its connections acknowledge survives the machine */
-	uint64_t logged_ms;    /* when the last error was logged */
+	uint64_t rate_logged_ms, failed_logged_ms; /* when each of the two messages was last logged */
 };
 
 /* Takes over fd, which listens. */
