@@ -82,7 +82,6 @@ struct conn {
 	uint8_t state;                      /* enum conn_state */
 	uint8_t stops;                      /* enum conn_stop */
 	uint8_t version;                    /* 0 before CONNECT */
-	bool is_linked;                     /* in the reactor's list */
 	bool failed;                        /* the socket, or memory: to be ended without a word */
 	bool last_large;                    /* the last PUBLISH was a large segment: peek first */
 	bool no_problem_info;               /* Request Problem Information is 0 */
@@ -123,6 +122,7 @@ struct conns {
 	struct rates *rates;
 	uint64_t shed_ms;    /* when slow ones were last looked for */
 	uint64_t refused_ms; /* when a connection over a limit was last logged */
+	uint64_t used_up_ms; /* the same of one closed for mqtt.received_total */
 };
 
 int conns_new(struct reactor *rt, struct conns **ret);

@@ -28,6 +28,11 @@ enum {
 	/* After a large segment, when something else stands before the next head: so little of its
 	 * payload is copied. */
 	READ_BYTES_LARGE = 4096,
+	/* With limits.client_messages_rate. */
+	READ_BYTES_PACED = 8192,
+	READ_BYTES_PER_MESSAGE = 256,
+	READ_MS_PACED = 20,
+	LOG_MS = 1000,
 	UNSENT_HIGH = 1 << 20,
 	/* Memory that answers not yet given may take: with long ids and topics fewer of them are
 	 * let in. */
@@ -37,6 +42,18 @@ enum {
 /* Received bytes that all connections of the daemon keep in memory. */
 static _Atomic uint64_t received_total;
 
+static void log_used_up(const struct conn *c)
+{
+	struct conns *cs = c->rt->conns;
+	uint64_t now_ms = ring_now_ms(c->rt->ring);
+	if (cs->used_up_ms && now_ms < cs->used_up_ms + LOG_MS)
+		return;
+	cs->used_up_ms = now_ms;
+	log_info("connection closed: mqtt.received_total is used up",
+		LS("clientid", c->session ? c->session->clientid : NULL,
+			c->session ? c->session->clientid_bytes : 0), NULL);
+}
+
 uint8_t *received_resize(const struct conn *c, uint8_t *data, uint32_t bytes, uint32_t new_bytes)
 {
 	uint64_t more = new_bytes - bytes;
@@ -45,7 +62,7 @@ uint8_t *received_resize(const struct conn *c, uint8_t *data, uint32_t bytes, ui
 		if (resized)
 			return resized;
 	} else {
-		log_info("connection closed: mqtt.received_total is used up", NULL);
+		log_used_up(c);
 	}
 	atomic_fetch_sub(&received_total, more);
 	return NULL;
@@ -203,6 +220,35 @@ static struct buf *take_buffer(struct conn *c)
 	return b;
 }
 
+static bool stash_is_whole(const struct conn *c)
+{
+	uint8_t type, flags;
+	uint32_t remaining, header_bytes;
+	return c->stash && mqtt_decode_fixed(c->stash, c->stash_bytes, &type, &flags, &remaining,
+		&header_bytes) == 0 && c->stash_bytes - header_bytes >= remaining;
+}
+
+/* How much to read behind the stash. Where messages are limited, what is read beyond those that may
+ * be handled is copied into the stash and out of it again until their time has come: so nothing is
+ * read behind a packet that is whole, and little otherwise, but as much again as there is of one
+ * that is not. */
+static uint32_t room_to_read(const struct conn *c, uint32_t room)
+{
+	uint64_t most = (uint64_t)c->rt->conf->limits.client_messages_rate * READ_MS_PACED / 1000 *
+		READ_BYTES_PER_MESSAGE;
+	if (c->last_large && room > READ_BYTES_LARGE)
+		room = READ_BYTES_LARGE;
+	if (c->rt->conf->limits.client_messages_rate == 0)
+		return room;
+	if (stash_is_whole(c))
+		return 0;
+	if (most < READ_BYTES_PACED)
+		most = READ_BYTES_PACED;
+	if (most < c->stash_bytes)
+		most = c->stash_bytes;
+	return room < most ? room : (uint32_t)most;
+}
+
 static enum step receive(struct conn *c, uint32_t *ret_bytes)
 {
 	if (c->last_large && !c->stash && read_large_head(c, ret_bytes))
@@ -210,17 +256,14 @@ static enum step receive(struct conn *c, uint32_t *ret_bytes)
 	struct buf *b = take_buffer(c);
 	if (!b)
 		return STEP_STOP;
-	uint32_t stashed = c->stash_bytes;
+	/* A stash as large as the buffer holds whole packets, read before something made us
+	 * stop. */
+	uint32_t stashed = c->stash_bytes, room = room_to_read(c, b->bytes_max - stashed);
 	if (stashed > 0)
 		memcpy(b->data, c->stash, stashed);
 	received_free(c->stash, stashed);
 	c->stash = NULL;
 	c->stash_bytes = 0;
-	/* A stash as large as the buffer holds whole packets, read before something made us
-	 * stop. */
-	uint32_t room = b->bytes_max - stashed;
-	if (c->last_large && room > READ_BYTES_LARGE)
-		room = READ_BYTES_LARGE;
 	int n = room > 0 ? sock_recv(c->fd, b->data + stashed, room) : -EAGAIN;
 	bool is_end = n == 0 || (n < 0 && n != -EAGAIN);
 	uint32_t got = n > 0 ? (uint32_t)n : 0;
