@@ -164,7 +164,8 @@ static int check_sizes(const struct conf *c, const struct conf_place *place)
 	 * good. */
 	if (c->verify.step_bytes > c->transfer.backlog_bytes_max)
 		return conf_fail(place, "verify.step is more than transfer.backlog_max; lower it.");
-	/* What is taken in one go, up to a few hundred KiB, is waited for before the next. */
+	/* What is taken in one go, a receive buffer or a second's worth, is waited for before the
+	 * next. */
 	if (c->limits.client_bytes_rate && c->limits.client_bytes_rate < CLIENT_BYTES_RATE_MIN)
 		return conf_fail(place, "limits.client_bytes_rate is below 64KiB; raise it, or make "
 			"it 0, which is no limit.");

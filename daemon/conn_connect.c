@@ -214,8 +214,10 @@ static void log_connected(const struct conn *c)
 		LZ("peer", peer), LU("version", c->version), NULL);
 }
 
-/* On the owner: the session, CONNACK. */
-static enum take open_session(struct conn *c, const struct mqtt_connect *cn, bool is_assigned)
+/* On the owner: the session, CONNACK. received: what has come so far, of which it is only now known
+ * whose it is. */
+static enum take open_session(struct conn *c, const struct mqtt_connect *cn, bool is_assigned,
+	uint32_t received)
 {
 	struct session *s;
 	struct conn *old;
@@ -229,7 +231,8 @@ static enum take open_session(struct conn *c, const struct mqtt_connect *cn, boo
 		conn_taken_over(old);
 	c->session = s;
 	c->version = cn->version;
-	rates_recall(c->rt->conns->rates, cn->clientid, &c->rate);
+	if (rates_recall(c->rt->conns->rates, cn->clientid, &c->rate))
+		rate_take_bytes(&c->rate, c->rt->conf, received, c->active_ms);
 	set_limits(c, s, cn, &expiry_told);
 	err = set_will(s, cn, ring_now_ms(c->rt->ring));
 	c->state = CONN_OPEN;
@@ -239,6 +242,7 @@ static enum take open_session(struct conn *c, const struct mqtt_connect *cn, boo
 	}
 	send_connack(c, cn, is_present, is_assigned, expiry_told);
 	session_resume(s);
+	conn_check_rate(c); /* what stands behind CONNECT waits, too */
 	conn_watch(c);
 	log_connected(c);
 	return TAKE_DONE;
@@ -271,7 +275,7 @@ enum take conn_connect(struct conn *c, const struct input *in, uint32_t *ret_use
 			c->state = CONN_MOVING;
 		}
 	} else {
-		taken = open_session(c, &cn, assigned != NULL);
+		taken = open_session(c, &cn, assigned != NULL, in->bytes);
 	}
 	free(assigned);
 	*ret_used = header_bytes + remaining;

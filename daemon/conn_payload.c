@@ -23,7 +23,7 @@ uint32_t payload_streams(void)
 	return atomic_load(&streams_count);
 }
 
-enum { COLLECT_BYTES_MIN = 16 * 1024, DISCARD_BYTES_MAX = 1 << 20 };
+enum { COLLECT_BYTES_MIN = 16 * 1024, TAKE_BYTES_MAX = 1 << 20 };
 
 static void end_drain(struct conn *c, const struct payload *pl)
 {
@@ -118,7 +118,9 @@ static int grow(const struct conn *c, struct payload *pl)
 /* Bytes or −errno of the socket, 0 at its end. */
 static int take(struct conn *c, struct payload *pl)
 {
-	uint32_t bytes = pl->left < DISCARD_BYTES_MAX ? pl->left : DISCARD_BYTES_MAX;
+	uint32_t bytes = rate_bytes_max(c->rt->conf, TAKE_BYTES_MAX);
+	if (bytes > pl->left)
+		bytes = pl->left;
 	int n;
 	if (pl->kind == PAYLOAD_DRAIN) {
 		n = sock_discard(c->fd, bytes);
@@ -127,7 +129,7 @@ static int take(struct conn *c, struct payload *pl)
 		if (n < 0)
 			return n;
 		uint32_t room = pl->bytes_max - pl->bytes;
-		n = sock_recv(c->fd, pl->data + pl->bytes, room < pl->left ? room : pl->left);
+		n = sock_recv(c->fd, pl->data + pl->bytes, room < bytes ? room : bytes);
 		if (n > 0)
 			pl->bytes += (uint32_t)n;
 	}

@@ -52,14 +52,21 @@ static struct place *place_of(const struct rates *rs, struct mqtt_str clientid, 
 	return &rs->places[*ret_hash % PLACES];
 }
 
-void rates_recall(const struct rates *rs, struct mqtt_str clientid, struct rate *ret)
+bool rates_recall(const struct rates *rs, struct mqtt_str clientid, struct rate *ret)
 {
 	uint64_t hash;
 	if (!rs->places)
-		return;
+		return false;
 	const struct place *p = place_of(rs, clientid, &hash);
-	if (p->hash == hash)
-		*ret = p->rate;
+	if (p->hash != hash)
+		return false;
+	*ret = p->rate;
+	return true;
+}
+
+static uint64_t paid_until_ns(const struct rate *r)
+{
+	return r->bytes.until_ns > r->messages.until_ns ? r->bytes.until_ns : r->messages.until_ns;
 }
 
 void rates_keep(struct rates *rs, struct mqtt_str clientid, const struct rate *r)
@@ -68,15 +75,13 @@ void rates_keep(struct rates *rs, struct mqtt_str clientid, const struct rate *r
 	if (!rs->places)
 		return;
 	struct place *p = place_of(rs, clientid, &hash);
-	*p = (struct place){hash, *r};
+	if (p->hash == hash || paid_until_ns(&p->rate) <= paid_until_ns(r))
+		*p = (struct place){hash, *r};
 }
 
 uint64_t rate_due_ms(const struct rate *r)
 {
-	uint64_t until_ns = r->bytes.until_ns;
-	if (until_ns < r->messages.until_ns)
-		until_ns = r->messages.until_ns;
-	return until_ns / 1000000 + CREDIT_MS;
+	return paid_until_ns(r) / 1000000 + CREDIT_MS;
 }
 
 bool rates_may_log(struct rates *rs, uint64_t now_ms)

@@ -7,7 +7,8 @@
  * UNSUBSCRIBE, PINGREQ.
  *
  * The debt is the client id's, not the connection's: one that comes back owes what it owed. That is
- * remembered in a table of fixed size; who loses the place to another begins anew.
+ * remembered in a table of fixed size; of two that share a place the one that owes for longer has
+ * it, and the other begins anew.
  */
 #ifndef SLUICE_RATE_H
 #define SLUICE_RATE_H
@@ -28,8 +29,8 @@ struct rate {
 /* 0 or −ENOMEM. */
 int rates_new(const struct conf *conf, struct rates **ret);
 void rates_free(struct rates *rs); /* NULL is fine */
-/* What the client owes from its last connection. */
-void rates_recall(const struct rates *rs, struct mqtt_str clientid, struct rate *ret);
+/* What the client owes from its last connection. False: that is not known, *ret is as it was. */
+bool rates_recall(const struct rates *rs, struct mqtt_str clientid, struct rate *ret);
 void rates_keep(struct rates *rs, struct mqtt_str clientid, const struct rate *r);
 
 static inline void rate_take_bytes(struct rate *r, const struct conf *conf, uint32_t bytes, uint64_t now_ms)
@@ -43,6 +44,13 @@ static inline void rate_take_packet(struct rate *r, const struct conf *conf, uin
 	if (conf->limits.client_messages_rate && (type == MQTT_PUBLISH || type == MQTT_SUBSCRIBE ||
 		type == MQTT_UNSUBSCRIBE || type == MQTT_PINGREQ))
 		pace_take(&r->messages, conf->limits.client_messages_rate, 1, now_ms * 1000000);
+}
+
+/* What may be taken in one go, so that it is not waited for much longer than a second. */
+static inline uint32_t rate_bytes_max(const struct conf *conf, uint32_t bytes)
+{
+	uint64_t rate = conf->limits.client_bytes_rate;
+	return rate && rate < bytes ? (uint32_t)rate : bytes;
 }
 
 static inline bool rate_is_over(const struct pace *p, uint64_t now_ms)

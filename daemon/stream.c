@@ -15,9 +15,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include "log.h"
+#include "rate.h"
 #include "segment.h"
 #include "spool.h"
 
+/* Of a connection's turn; less with limits.client_bytes_rate. */
 enum { PULL_BYTES_MAX = 8 << 20 };
 
 struct stream {
@@ -278,15 +280,30 @@ static enum ingest_pull let_go(struct stream *st)
 	return INGEST_DONE;
 }
 
+static enum ingest_pull next_turn(struct stream *st)
+{
+	st->resume(st->arg);
+	return INGEST_WAIT;
+}
+
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
 static enum ingest_pull throw_away(struct stream *st, int sock_fd)
 {
+	uint32_t budget = rate_bytes_max(st->seg->u->conf, PULL_BYTES_MAX);
 	while (st->taken < st->seg->bytes) {
-		int n = sock_discard(sock_fd, st->seg->bytes - st->taken);
+		int n = sock_discard(sock_fd, smaller(st->seg->bytes - st->taken, budget));
 		if (n == -EAGAIN)
 			return INGEST_POLL;
 		if (n <= 0)
 			return INGEST_EOF;
 		st->taken += (uint32_t)n;
+		budget -= (uint32_t)n;
+		if (budget == 0 && st->taken < st->seg->bytes)
+			return next_turn(st);
 	}
 	return let_go(st);
 }
@@ -303,14 +320,13 @@ static int join_spool(struct stream *st)
 static enum ingest_pull give_up(struct stream *st, int err)
 {
 	fail(st, err);
-	st->resume(st->arg);
-	return INGEST_WAIT;
+	return next_turn(st);
 }
 
 enum ingest_pull ingest_pull(struct seg *s, int sock_fd)
 {
 	struct stream *st = s->stream;
-	uint32_t budget = PULL_BYTES_MAX;
+	uint32_t budget = rate_bytes_max(s->u->conf, PULL_BYTES_MAX);
 	st->waiting = false;
 	if (st->failed)
 		return throw_away(st, sock_fd);
@@ -322,7 +338,8 @@ enum ingest_pull ingest_pull(struct seg *s, int sock_fd)
 		return give_up(st, err);
 	uint64_t start = st->to_scratch ? 0 : s->off;
 	while (st->taken < s->bytes) {
-		int n = spool_pull(&st->spooled, sock_fd, start + st->taken, s->bytes - st->taken);
+		int n = spool_pull(&st->spooled, sock_fd, start + st->taken,
+			smaller(s->bytes - st->taken, budget));
 		if (n == SPOOL_WAIT)
 			return wait(st);
 		if (n == -EAGAIN)
@@ -332,11 +349,9 @@ enum ingest_pull ingest_pull(struct seg *s, int sock_fd)
 		if (n <= 0)
 			return INGEST_EOF;
 		st->taken += (uint32_t)n;
-		if (budget <= (uint32_t)n && st->taken < s->bytes) {
-			st->resume(st->arg);
-			return INGEST_WAIT;
-		}
 		budget -= (uint32_t)n;
+		if (budget == 0 && st->taken < s->bytes)
+			return next_turn(st);
 	}
 	return let_go(st);
 }

@@ -4,7 +4,7 @@ import socket
 import time
 
 from harness import cases, eq, limit, raises, segments, some_bytes, until, yes
-from rawmqtt import Closed, connect_packet
+from rawmqtt import Closed, connect_packet, packet, publish_packet
 
 MIB = 1 << 20
 
@@ -65,6 +65,40 @@ def test_who_comes_back_owes_what_it_owed(t, clean):
             c.abandon()
     took = time.monotonic() - start
     yes(2.8 <= took, f"400 messages at 100/s, of which 100 at once, took {took:.2f} s")
+
+
+@limit(90)
+@cases(reactors=[1, 2])
+def test_bytes_behind_connect_are_paced(t, reactors):
+    """What comes together with CONNECT is charged to the client that it turns out to be of."""
+    d = t.daemon("limits.client_bytes_rate=256KiB", f"reactors={reactors}")
+    data = (connect_packet("again") + publish_packet("t", bytes(1000)) * 55 +
+            packet(12, 0))  # PINGREQ
+    start = time.monotonic()
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", d.port), 15) as s:
+            s.sendall(data)
+            got = b""
+            while not got.endswith(b"\xd0\x00"):  # PINGRESP
+                more = s.recv(4096)
+                yes(more, "the connection stays open")
+                got += more
+    took = time.monotonic() - start
+    yes(2.8 <= took, f"20 × 55 KiB at 256 KiB/s, of which one second's at once, took {took:.2f} s")
+
+
+@limit(60)
+@cases(payload_bytes=[0, 100, 20_000, 60_000])
+def test_paced_messages_of_all_sizes(t, payload_bytes):
+    """More than is read at a time, whole packets and parts of them: all get through, at their
+    pace."""
+    t.daemon("limits.client_messages_rate=100")
+    c = t.client("c")
+    start = time.monotonic()
+    for ack in c.publish_all([("t", bytes(payload_bytes))] * 250, window=250):
+        eq(ack.reason & 0x7F & ~0x10, 0, "reason")
+    took = time.monotonic() - start
+    yes(1.4 <= took <= 10, f"250 messages at 100/s, of which 100 at once, took {took:.2f} s")
 
 
 def test_paced_connection_ends_cleanly(t):

@@ -53,12 +53,43 @@ Test(rate, debt_outlives_the_connection)
 	struct rate owed = {.bytes = {5000}, .messages = {7000}}, r = {0};
 	cr_assert_eq(rates_new(&conf, &rs), 0);
 	rates_keep(rs, str("a"), &owed);
-	rates_recall(rs, str("b"), &r);
+	cr_expect_not(rates_recall(rs, str("b"), &r));
 	cr_expect_eq(r.bytes.until_ns, 0);
-	rates_recall(rs, str("a"), &r);
+	cr_expect(rates_recall(rs, str("a"), &r));
 	cr_expect_eq(r.bytes.until_ns, 5000);
 	cr_expect_eq(r.messages.until_ns, 7000);
 	rates_free(rs);
+}
+
+/* Who owes little can't make another's debt forgotten, but takes a place that is paid for. */
+Test(rate, longer_debt_keeps_its_place)
+{
+	struct rates *rs;
+	struct rate owed = {.bytes = {9000}}, little = {.bytes = {10}, .messages = {20}}, r = {0};
+	struct rate more = {.messages = {9001}};
+	cr_assert_eq(rates_new(&conf, &rs), 0);
+	rates_keep(rs, str("a"), &owed);
+	for (int with = 0; with < 2; with++) {
+		for (uint32_t i = 0; i < 100000; i++) {
+			char name[16];
+			snprintf(name, sizeof(name), "c%u", i);
+			rates_keep(rs, str(name), with ? &more : &little);
+		}
+		cr_expect_eq(rates_recall(rs, str("a"), &r), !with);
+	}
+	rates_keep(rs, str("a"), &more);
+	rates_keep(rs, str("a"), &little);
+	cr_expect(rates_recall(rs, str("a"), &r));
+	cr_expect_eq(r.messages.until_ns, 20, "one's own is always the last");
+	rates_free(rs);
+}
+
+Test(rate, one_go_is_a_seconds_worth_at_most)
+{
+	static const struct conf none;
+	cr_expect_eq(rate_bytes_max(&conf, 1 << 20), 65536);
+	cr_expect_eq(rate_bytes_max(&conf, 1000), 1000);
+	cr_expect_eq(rate_bytes_max(&none, 1 << 20), 1 << 20);
 }
 
 /* However many come, the memory is the same, and nobody owes what another owed. */
@@ -77,7 +108,7 @@ Test(rate, table_is_bounded)
 		char name[16];
 		struct rate r = {0};
 		snprintf(name, sizeof(name), "c%u", i);
-		rates_recall(rs, str(name), &r);
+		(void)rates_recall(rs, str(name), &r);
 		cr_assert(r.bytes.until_ns == 0 || r.bytes.until_ns == i);
 		remembered += r.bytes.until_ns == i;
 	}

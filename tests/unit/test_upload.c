@@ -2,6 +2,8 @@
  * Transfers, one command at a time. What commands do to each other that are not waited for is
  * test_upload_model.c's.
  */
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include "upload_commands.h"
 
 static struct caught small;
@@ -385,4 +387,77 @@ Test(upload, journal_rotates)
 		assert_ok(do_small(&b, (uint64_t)i * 2 + 1, "y", 1));
 	assert_ok(do_fin(&b, 600, NULL));
 	bench_fini(&b);
+}
+
+static void tcp_pair(int ret[2])
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t at_bytes = sizeof(at);
+	int listener = socket(AF_INET, SOCK_STREAM, 0);
+	cr_assert_eq(bind(listener, (struct sockaddr *)&at, at_bytes), 0);
+	cr_assert_eq(listen(listener, 1), 0);
+	cr_assert_eq(getsockname(listener, (struct sockaddr *)&at, &at_bytes), 0);
+	ret[1] = socket(AF_INET, SOCK_STREAM, 0);
+	cr_assert_eq(connect(ret[1], (struct sockaddr *)&at, at_bytes), 0);
+	ret[0] = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
+	cr_assert_geq(ret[0], 0);
+	close(listener);
+}
+
+/* One pull takes a second's worth at most, also of what is thrown away, and asks for the next turn
+ * then. */
+static void pulls_are_within_the_rate(bool is_failing)
+{
+	enum { RATE = 65536, BYTES = 1 << 20, WRITTEN = 4 * RATE };
+	struct bench b;
+	struct caught c;
+	struct filecmd cmd = segment_cmd(0);
+	uint8_t *data = calloc(1, BYTES);
+	bool resumed = false;
+	uint32_t taken = 0, full = 0;
+	int fds[2];
+	bench_init(&b);
+	b.conf.limits.client_bytes_rate = RATE;
+	assert_ok(do_init(&b, "{\"name\":\"a\"}"));
+	if (is_failing) {
+		assert_ok(do_small(&b, 0, "x", 1));
+		b.conf.transfer.scratch_bytes_max = 0;
+	}
+	tcp_pair(fds);
+	struct seg *s = ingest_begin(b.rt.uploads, &ID, &cmd, BYTES, NULL, NULL, 0, reply_for(&c), note_resume,
+		&resumed);
+	cr_assert_not_null(s);
+	cr_assert_eq(write(fds[1], data, WRITTEN), WRITTEN);
+	for (int i = 0; i < 2000 && taken < WRITTEN; i++) {
+		resumed = false;
+		enum ingest_pull p = ingest_pull(s, fds[0]);
+		uint32_t now = ingest_taken(s);
+		cr_assert_leq(now - taken, RATE);
+		if (now - taken == RATE) {
+			full++;
+			cr_expect(p == INGEST_WAIT && resumed);
+		}
+		taken = now;
+		ingest_flush(b.rt.uploads);
+		turn(&b);
+	}
+	cr_expect_eq(taken, WRITTEN);
+	cr_expect_geq(full, 1);
+	cr_expect_eq(c.done, is_failing);
+	ingest_cut(s);
+	settle(&b);
+	close(fds[0]);
+	close(fds[1]);
+	free(data);
+	bench_fini(&b);
+}
+
+Test(upload, one_pull_is_within_the_rate)
+{
+	pulls_are_within_the_rate(false);
+}
+
+Test(upload, one_pull_thrown_away_is_within_the_rate)
+{
+	pulls_are_within_the_rate(true);
 }
