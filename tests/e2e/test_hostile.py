@@ -390,6 +390,7 @@ def test_parts_of_packets_are_bounded(t, topic):
     """Many clients stop inside a packet that is kept until it is whole: only so many may."""
     d = t.daemon("reactors=2", "mqtt.received_total=2MiB")
     size = 30_000 if topic.startswith("$") else 900_000
+    start = time.monotonic()
     packet = publish_packet(topic, b"x" * size, 1, 9)
     for round_no in range(3):
         with memory_bound(t, d, 16):
@@ -403,6 +404,8 @@ def test_parts_of_packets_are_bounded(t, topic):
             c.abandon()
         until(lambda: d.stats()["connections"] == 0, "all are gone")
         del t.clients[:]
+    said = d.log().count("mqtt.received_total is used up clientid=cut")
+    yes(1 <= said <= 2 * (time.monotonic() - start + 1), f"said {said} times: once a second and reactor")
     # Nothing of it is counted any more.
     c = t.client("after")
     eq(c.publish("ordinary", b"y" * 1_000_000).reason, 0x10, "ack of a large message")
