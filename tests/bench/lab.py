@@ -21,6 +21,7 @@ from pathlib import Path
 
 SETTLED_BYTES = 64 << 20
 SETTLE_SECONDS_MAX = 4
+BALLAST_LEAVES = 10 << 30
 CALM_SHARE = 0.25  # of the processors may others use when a run begins
 DESCRIPTORS = 1 << 18
 MADV_POPULATE_WRITE = 23
@@ -71,16 +72,27 @@ def busy_share(seconds=0.3):
     return 1 - (idle_after - idle_before) / max(all_after - all_before, 1)
 
 
+def touched(wanted):
+    """Memory that is there."""
+    memory = mmap.mmap(-1, wanted & -mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # before Linux 5.14
+        memory.madvise(MADV_POPULATE_WRITE)
+    return memory
+
+
+def free_memory():
+    text = Path("/proc/meminfo").read_text(encoding="ascii")
+    return int(re.search(r"^MemFree:\s+(\d+) kB", text, re.M)[1]) << 10
+
+
 def warm_memory(most):
     """A virtual machine's host takes free pages back, and fetching one again was seen to cost ten
     times what copying into it does. So that this is no part of the figures, as many free pages as
-    the run will want are touched first. They stay for some seconds: runs should be short."""
-    free = int(re.search(r"^MemFree:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)[1]) << 10
-    wanted = min(most, int(free * 0.8)) & -mmap.PAGESIZE
-    if wanted > 0:
-        with mmap.mmap(-1, wanted, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-            with contextlib.suppress(OSError):  # before Linux 5.14
-                memory.madvise(MADV_POPULATE_WRITE)
+    the run will want are touched first, twice over, as it may get others. They stay for some
+    seconds: runs should be short."""
+    wanted = min(2 * most, int(free_memory() * 0.8))
+    if wanted > mmap.PAGESIZE:
+        touched(wanted).close()
 
 
 class Volume:
@@ -242,6 +254,9 @@ class Lab:
         free = shutil.disk_usage(self.work).free
         self.volume_bytes = min(volume_gib << 30, int(free * 0.8))
         self.volumes, self.seed = {}, int(time.time()) << 8
+        # What stays free is little enough to be touched before each run.
+        spare = free_memory() - BALLAST_LEAVES
+        self.ballast = touched(spare) if spare > mmap.PAGESIZE else None
 
     def volume(self, kind="ext4"):
         if kind not in self.volumes:
@@ -308,6 +323,8 @@ class Lab:
         return found
 
     def close(self):
+        if self.ballast:
+            self.ballast.close()
         for kind in list(self.volumes):
             self.drop_volume(kind)
         shutil.rmtree(self.work, ignore_errors=True)
