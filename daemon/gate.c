@@ -1,7 +1,7 @@
 /*
- * The gate before a transfer's segments: shut while a fin or an abort is at work, and while too
- * much of it, or of all transfers, waits to be hashed, or too many of its segments are unfinished. A connection that finds it shut stops
- * reading, and is told when to ask again.
+ * The gate before a transfer's segments: shut while a fin or an abort is at work, while too much of
+ * it, or of all transfers, waits to be hashed, and while too many of its segments are unfinished. A
+ * connection that finds it shut stops reading, and is told when to ask again.
  */
 #include "transfer.h"
 

@@ -54,26 +54,6 @@ static bool is_child;
 /* Of the address sanitizer, where it is linked in. */
 extern int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
 
-/* --- chance ----------------------------------------------------------------------------------- */
-
-static uint32_t any(uint32_t below)
-{
-	w->rng ^= w->rng << 13;
-	w->rng ^= w->rng >> 7;
-	w->rng ^= w->rng << 17;
-	return (uint32_t)(w->rng >> 32) % below;
-}
-
-static bool once_in(uint32_t n)
-{
-	return any(n) == 0;
-}
-
-static uint32_t min_of(uint32_t a, uint32_t b)
-{
-	return a < b ? a : b;
-}
-
 static void on_failure(const char *text)
 {
 	fprintf(stderr, "seed %llu, life %u: %s\n", (unsigned long long)w->seed, w->life, text);

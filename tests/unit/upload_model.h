@@ -101,6 +101,26 @@ struct world {
 };
 
 static struct world *w;
+
+/* --- chance ----------------------------------------------------------------------------------- */
+
+static inline uint32_t any(uint32_t below)
+{
+	w->rng ^= w->rng << 13;
+	w->rng ^= w->rng >> 7;
+	w->rng ^= w->rng << 17;
+	return (uint32_t)(w->rng >> 32) % below;
+}
+
+static inline bool once_in(uint32_t n)
+{
+	return any(n) == 0;
+}
+
+static inline uint32_t min_of(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
 static bool is_traced;
 
 #define trace(...) (is_traced ? (void)fprintf(stderr, __VA_ARGS__) : (void)0)
