@@ -33,8 +33,9 @@ class Proxy:
         while True:
             near, _ = self.listener.accept()
             far = socket.socket()
+            port = self.daemon.port  # None while it starts
             try:
-                far.connect(("127.0.0.1", self.daemon.port))
+                far.connect(("127.0.0.1", port or 1))
             except OSError:
                 near.close()
                 continue
