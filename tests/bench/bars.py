@@ -31,8 +31,9 @@ def floor_cpu(reports):
 
 def daemon_against_floor(lab, volume, modes, load, checksum="none", warm_up=True,
                          bytes_expected=3 << 29):
-    """Rounds of the daemon and of floors under one load: name → reports."""
-    daemon = Daemon(lab, volume)
+    """Rounds of the daemon and of floors under one load: name → reports. Where nobody sends a
+    checksum nobody hashes, neither the floor nor the daemon."""
+    daemon = Daemon(lab, volume, f"verify.digest={'asked' if checksum == 'none' else 'always'}")
     try:
         sides = {mode: (lambda mode=mode: lab.floor(volume, mode, *load)) for mode in modes}
         sides["daemon"] = lambda: daemon.ingest("--checksum", checksum, *load)
