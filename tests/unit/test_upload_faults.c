@@ -14,6 +14,7 @@
  *
  * What happened is printed: a line per place, what the client was told and what was needed to go on.
  */
+#include <pthread.h>
 #include <dirent.h>
 #include "upload_commands.h"
 
@@ -66,7 +67,10 @@ static bool hits(enum place place, int fd)
 	uint32_t n = __atomic_add_fetch(&fault.calls, 1, __ATOMIC_SEQ_CST);
 	if (n != fault.nth && !(fault.sticky && n > fault.nth))
 		return false;
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* several threads of a ring make calls */
+	pthread_mutex_lock(&lock);
 	note_hit(fd);
+	pthread_mutex_unlock(&lock);
 	return true;
 }
 
