@@ -89,23 +89,12 @@ AVX2_INLINE void load_half(__m256i w[8], const uint8_t *const data[], size_t off
 		XOR(AND(XOR(a, b), XOR(b, c)), b))); \
 } while (0)
 
-#define EIGHT_ROUNDS(i) do { \
-	ROUND(a, b, c, d, e, f, g, h, i); \
-	ROUND(h, a, b, c, d, e, f, g, i + 1); \
-	ROUND(g, h, a, b, c, d, e, f, i + 2); \
-	ROUND(f, g, h, a, b, c, d, e, i + 3); \
-	ROUND(e, f, g, h, a, b, c, d, i + 4); \
-	ROUND(d, e, f, g, h, a, b, c, i + 5); \
-	ROUND(c, d, e, f, g, h, a, b, i + 6); \
-	ROUND(b, c, d, e, f, g, h, a, i + 7); \
-} while (0)
-
 AVX2_INLINE void compress(__m256i s[8], __m256i w[16])
 {
 	__m256i a = s[0], b = s[1], c = s[2], d = s[3], e = s[4], f = s[5], g = s[6], h = s[7];
 	for (int t = 0; t < 64; t += 16) {
-		EIGHT_ROUNDS(0);
-		EIGHT_ROUNDS(8);
+		SHA256_EIGHT_ROUNDS(0);
+		SHA256_EIGHT_ROUNDS(8);
 	}
 	s[0] = ADD(s[0], a), s[1] = ADD(s[1], b), s[2] = ADD(s[2], c), s[3] = ADD(s[3], d);
 	s[4] = ADD(s[4], e), s[5] = ADD(s[5], f), s[6] = ADD(s[6], g), s[7] = ADD(s[7], h);

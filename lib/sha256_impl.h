@@ -43,6 +43,19 @@ int sha256_force_impl(const char *name);
 /* The round constants [FIPS 180-4, 4.2.2]. */
 extern const uint32_t sha256_k[64];
 
+/* Rounds i to i + 7 by the file's own ROUND, on variables a to h: the letters change their places
+ * instead of their values, and after eight they are back. */
+#define SHA256_EIGHT_ROUNDS(i) do { \
+	ROUND(a, b, c, d, e, f, g, h, i); \
+	ROUND(h, a, b, c, d, e, f, g, i + 1); \
+	ROUND(g, h, a, b, c, d, e, f, i + 2); \
+	ROUND(f, g, h, a, b, c, d, e, i + 3); \
+	ROUND(e, f, g, h, a, b, c, d, i + 4); \
+	ROUND(d, e, f, g, h, a, b, c, i + 5); \
+	ROUND(c, d, e, f, g, h, a, b, i + 6); \
+	ROUND(b, c, d, e, f, g, h, a, i + 7); \
+} while (0)
+
 /* Does this CPU have the instructions? False in a program for another architecture, and the
  * kernels must not be called then. */
 bool sha256_ni_available(void);

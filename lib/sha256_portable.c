@@ -55,17 +55,6 @@ static inline uint32_t load_be32(const uint8_t *at)
 	h = t1 + (rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22)) + ((a & b) | (c & (a | b))); \
 } while (0)
 
-#define EIGHT_ROUNDS(i) do { \
-	ROUND(a, b, c, d, e, f, g, h, i); \
-	ROUND(h, a, b, c, d, e, f, g, i + 1); \
-	ROUND(g, h, a, b, c, d, e, f, i + 2); \
-	ROUND(f, g, h, a, b, c, d, e, i + 3); \
-	ROUND(e, f, g, h, a, b, c, d, i + 4); \
-	ROUND(d, e, f, g, h, a, b, c, i + 5); \
-	ROUND(c, d, e, f, g, h, a, b, i + 6); \
-	ROUND(b, c, d, e, f, g, h, a, i + 7); \
-} while (0)
-
 static void portable_block(uint32_t state[8], const uint8_t *block)
 {
 	uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
@@ -75,8 +64,8 @@ static void portable_block(uint32_t state[8], const uint8_t *block)
 		w[i] = load_be32(block + 4 * i);
 
 	for (int t = 0; t < 64; t += 16) {
-		EIGHT_ROUNDS(0);
-		EIGHT_ROUNDS(8);
+		SHA256_EIGHT_ROUNDS(0);
+		SHA256_EIGHT_ROUNDS(8);
 	}
 	state[0] += a, state[1] += b, state[2] += c, state[3] += d;
 	state[4] += e, state[5] += f, state[6] += g, state[7] += h;
