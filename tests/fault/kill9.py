@@ -186,19 +186,21 @@ def run(context, rounds, seed=1, uploaders_count=4, *options):
             f"{sum(u.reconnects for u in uploaders)} connections: nothing lost, nothing doubled")
 
 
-def main():
-    parser = argparse.ArgumentParser(description="kill -9 in a loop under load")
-    parser.add_argument("--rounds", type=int, default=20)
+def command_line(description, name, rounds, run_rounds):
+    """Options, a directory, and what is left to see when it fails. run_rounds: of a context, the
+    number of rounds, a seed and options of the daemon; returns what to print."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--build", default="build")
     parser.add_argument("-o", dest="options", action="append", default=[])
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="sluice-kill9-") as directory:
+    with tempfile.TemporaryDirectory(prefix=f"sluice-{name}-") as directory:
         context = Context(Path(options.build).resolve(), directory)
         passed = False
         try:
-            print(run(context, options.rounds, options.seed, 4, *options.options))
+            print(run_rounds(context, options.rounds, options.seed, *options.options))
             passed = True
         finally:
             if not passed:
@@ -207,4 +209,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command_line("kill -9 in a loop under load", "kill9", 20,
+                 lambda context, rounds, seed, *options: run(context, rounds, seed, 4, *options))

@@ -8,12 +8,10 @@ acknowledged may be missing afterwards, and each file is exported once, whole.
 By hand: tests/fault/sigterm.py --rounds 200 [--seed N] [--build build] [-o durability=power]
 """
 
-import argparse
 import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -22,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
 
 import kill9  # noqa: E402
 import powercut  # noqa: E402
-from harness import Context, yes  # noqa: E402
+from harness import yes  # noqa: E402
 from rawmqtt import Client, packet, publish_packet, string  # noqa: E402
 
 TIMEOUT_S = 2  # shutdown_timeout; what the machine needs on top is allowed for below
@@ -96,25 +94,5 @@ def run(context, rounds, seed=1, *options):
             f"at most {took[-1]:.2f} s; {early} starts ended by the signal itself: nothing lost, nothing doubled")
 
 
-def main():
-    parser = argparse.ArgumentParser(description="SIGTERM in a loop under load")
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--build", default="build")
-    parser.add_argument("-o", dest="options", action="append", default=[])
-    options = parser.parse_args()
-    print(f"seed {options.seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="sluice-sigterm-") as directory:
-        context = Context(Path(options.build).resolve(), directory)
-        passed = False
-        try:
-            print(run(context, options.rounds, options.seed, *options.options))
-            passed = True
-        finally:
-            if not passed:
-                print(context.log_tails())
-            context.finish(passed)
-
-
 if __name__ == "__main__":
-    main()
+    kill9.command_line("SIGTERM in a loop under load", "sigterm", 40, run)
