@@ -68,6 +68,7 @@ struct conf {
 	struct {
 		uint64_t file_bytes_max;     /* file_max: 1TiB */
 		uint32_t extents_max;        /* extents_max: 65536 per transfer */
+		uint32_t unfinished_max;     /* unfinished_max: 1024 segments per transfer */
 		uint32_t open_max;           /* open_max: 100000 in the daemon */
 		uint32_t open_client_max;    /* open_client_max: 10000 per client id */
 		uint64_t staged_bytes_max;   /* staged_max: 0 = no limit but the disk */

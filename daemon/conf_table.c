@@ -97,6 +97,7 @@ const struct conf_key conf_keys[] = {
 
 	SIZE64("transfer.file_max", transfer.file_bytes_max, "1TiB", 1, 4096 * TIB),
 	COUNT("transfer.extents_max", transfer.extents_max, "65536", 1, 16777216),
+	COUNT("transfer.unfinished_max", transfer.unfinished_max, "1024", 1, 65536),
 	COUNT("transfer.open_max", transfer.open_max, "100000", 1, 100000000),
 	COUNT("transfer.open_client_max", transfer.open_client_max, "10000", 1, 100000000),
 	SIZE64("transfer.staged_max", transfer.staged_bytes_max, "0", 0, 4096 * TIB),

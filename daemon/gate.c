@@ -5,15 +5,12 @@
  */
 #include "transfer.h"
 
-/* Unfinished segments of one transfer: what it takes to look through them is bounded. */
-enum { SEGS_MAX = 1024 };
-
 static bool gate_is_shut(const struct transfer *t)
 {
 	const struct conf *conf = t->u->conf;
 	if (t->state == TRANSFER_VERIFYING || t->state == TRANSFER_PUBLISHING || t->fins || t->aborts)
 		return true;
-	if (transfer_is_held_up(t) || t->segs_count >= SEGS_MAX)
+	if (transfer_is_held_up(t) || t->segs_count >= conf->transfer.unfinished_max)
 		return true;
 	if (t->state == TRANSFER_EXPORTED || t->hash_stalled || t->backlog < conf->verify.step_bytes)
 		return false;

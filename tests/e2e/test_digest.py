@@ -3,7 +3,6 @@
 import json
 
 from harness import BOTH, cases, eq, sha256, some_bytes, until, yes
-from rawmqtt import publish_packet
 
 
 def manifest_of(d, client_id, file_id):
@@ -76,23 +75,3 @@ def test_next_generation_is_hashed(t):
         json.loads((d.export_root / "cam" / g / ".manifest.json").read_text()) for g in ("f", "f~2")))
     eq(found, ["", sha256(two)], "digests")
     yes(d.is_alive(), "alive")
-
-
-def test_a_fin_that_asked_and_failed_leaves_the_gate_open(t):
-    """While it waits the file is to be hashed; afterwards it is not, and nothing is in arrears."""
-    d = t.daemon("verify.digest=asked", "transfer.backlog_max=1MiB", "verify.step=64KiB")
-    up = t.uploader("cam")
-    c = up.client
-    data = some_bytes(6 << 20)
-    pieces = [(at, data[at:at + (1 << 20)]) for at in range(0, len(data), 1 << 20)]
-    c.publish("$file/f/init", b'{"name":"a.bin"}')
-    batch = b"".join(publish_packet(f"$file/f/{at}", piece, 1, 100 + i)
-                     for i, (at, piece) in enumerate(pieces[:-1]))
-    c.send(batch + publish_packet(f"$file/f/fin/{len(data)}/{sha256(data)}", b"", 1, 99))
-    eq(c.wait(4, packet_id=99).reason, 0x80, "the fin of an incomplete file")
-    for i, (at, piece) in enumerate(pieces):
-        c.send(publish_packet(f"$file/f/{at}", piece, 1, 200 + i))
-    for i in range(len(pieces)):
-        eq(c.wait(4, packet_id=200 + i).reason, 0, "a segment afterwards")
-    eq(c.publish(f"$file/f/fin/{len(data)}/{sha256(data)}", b"").reason, 0, "fin")
-    eq(d.export("cam", "f", "a.bin"), data, "export")

@@ -461,3 +461,84 @@ Test(upload, one_pull_thrown_away_is_within_the_rate)
 {
 	pulls_are_within_the_rate(true);
 }
+
+/* As long as a fin that names a digest is there the file is to be hashed. When it has failed nothing is
+ * in arrears: the gate would be shut for good. */
+Test(upload, a_fin_that_asked_and_failed_leaves_no_backlog)
+{
+	struct bench b;
+	struct caught fin;
+	struct filecmd cmd = {.verb = FILECMD_FIN, .size = 9000, .has_checksum = true};
+	bench_init(&b);
+	b.conf.verify.digest = CONF_DIGEST_ASKED;
+	b.conf.verify.step_bytes = 100000; /* what arrives stays unhashed */
+	uint8_t *data = noise(8000, 8);
+	assert_ok(do_init(&b, "{\"name\":\"a\"}"));
+	begin_small(&b, 0, data, 8000);
+	upload_fin(b.rt.uploads, &ID, &cmd, reply_for(&fin)); /* waits for the segment, which counts meanwhile */
+	settle(&b);
+	assert_ok(small);
+	assert_fails(fin, 0x80, "incomplete");
+	cr_expect_eq(transfer_find(b.rt.uploads, &ID)->backlog, 0);
+	cr_expect_eq(atomic_load(&b.rt.store->backlog_bytes), 0);
+	free(data);
+	bench_fini(&b);
+}
+
+/* Connections of a transfer with many unfinished segments are not read until there are fewer. */
+Test(upload, a_transfer_takes_so_many_segments_at_once)
+{
+	enum { MAX = 3 };
+	struct bench b;
+	struct caught c[MAX];
+	struct upload_gate g = {.resume = note_gate};
+	bench_init(&b);
+	b.conf.transfer.unfinished_max = MAX;
+	assert_ok(do_init(&b, "{\"name\":\"a\"}"));
+	gates_opened = 0;
+	for (int i = 0; i < MAX; i++) {
+		struct filecmd cmd = segment_cmd((uint64_t)i * 10);
+		struct buf *buf = bufs_take(b.rt.bufs);
+		cr_assert(upload_gate_pass(b.rt.uploads, &ID, &g), "%d of %d", i, MAX);
+		memset(buf->data, 'a' + i, 10);
+		ingest_small(b.rt.uploads, &ID, &cmd, buf, buf->data, 10, reply_for(&c[i]));
+		buf_unref(buf);
+	}
+	cr_assert_not(upload_gate_pass(b.rt.uploads, &ID, &g));
+	cr_expect_eq(gates_opened, 0);
+	ingest_flush(b.rt.uploads);
+	settle(&b);
+	cr_expect_eq(gates_opened, 1);
+	for (int i = 0; i < MAX; i++)
+		assert_ok(c[i]);
+	cr_expect(upload_gate_pass(b.rt.uploads, &ID, &g));
+	bench_fini(&b);
+}
+
+/* A sync that was under way when the fin came fails while the file is hashed: bytes are lost, and the
+ * fin says which. */
+Test(upload, a_fin_whose_file_loses_bytes_is_incomplete)
+{
+	enum { N = 12 << 20 };
+	struct bench b;
+	struct caught fin;
+	struct filecmd cmd = {.verb = FILECMD_FIN, .size = N};
+	uint8_t *data = noise(N, 9);
+	bench_init(&b);
+	b.conf.verify.step_bytes = 2 * N;
+	assert_ok(do_init(&b, "{\"name\":\"a\"}"));
+	assert_ok(do_large(&b, 0, data, N, 0, NULL));
+	struct transfer *t = transfer_find(b.rt.uploads, &ID);
+	upload_fin(b.rt.uploads, &ID, &cmd, reply_for(&fin));
+	cr_assert(t->state == TRANSFER_VERIFYING && t->hashing);
+	transfer_lose(t, -EIO);
+	settle(&b);
+	assert_fails(fin, 0x80, "incomplete");
+	cr_expect_eq(fin.o.missing_bytes, N);
+	assert_ok(do_large(&b, 0, data, N, 0, NULL));
+	assert_ok(do_fin(&b, N, NULL));
+	assert_file(&b, "cam/f1/a", data, N);
+	cr_expect_eq(staging_count(&b), 0);
+	free(data);
+	bench_fini(&b);
+}

@@ -16,6 +16,7 @@
  */
 #include <pthread.h>
 #include <dirent.h>
+#include "export_impl.h"
 #include "upload_commands.h"
 
 enum place {
@@ -450,25 +451,54 @@ Test(upload_faults, power)
 	try_all(true, 1 << 20);
 }
 
-/* --- a journal without room, and a transfer that goes ----------------------------------------- */
+/* --- a journal without room -------------------------------------------------------------------- */
+
+enum { FILL_BYTES = 1000, SMALL_JOURNAL = 4096 };
+
+static uint8_t fill_one(struct run *r, int at)
+{
+	return do_small(&r->b, (uint64_t)at * FILL_BYTES, r->data + at * FILL_BYTES, FILL_BYTES).o.reason;
+}
+
+/* From now on there is no room for another journal file. */
+static void take_room(void)
+{
+	fault.place = SYS_FALLOCATE;
+	fault.err = ENOSPC;
+	fault.sticky = true;
+	fault.nth = 1;
+	fault.calls = 0;
+	__atomic_store_n(&fault.armed, true, __ATOMIC_SEQ_CST);
+}
+
+/* Segments until the file is full: so many were taken. */
+static int fill_journal(struct run *r)
+{
+	int taken = 0;
+	take_room();
+	while (taken < BYTES / FILL_BYTES && fill_one(r, taken) == 0)
+		taken++;
+	cr_assert(taken > 0 && taken < BYTES / FILL_BYTES, "%d", taken);
+	return taken;
+}
+
+static void make_room(struct run *r)
+{
+	__atomic_store_n(&fault.armed, false, __ATOMIC_SEQ_CST);
+	fault.later_ms += 1200;
+	turn(&r->b);
+	settle(&r->b);
+	cr_assert_eq(journal_error(r->b.rt.journal), 0);
+}
 
 /* The journal can't say that the transfer is over: its file stays. When it can, the file goes, without
  * a restart. */
 Test(upload_faults, what_was_dropped_is_deleted_when_the_journal_has_room)
 {
 	struct run r;
-	fault.place = SYS_FALLOCATE;
-	fault.err = ENOSPC;
-	fault.sticky = true;
-	fault.nth = 1;
-	prepare(&r, 64);
+	prepare(&r, SMALL_JOURNAL);
 	assert_ok(do_init(&r.b, META));
-	assert_ok(do_small(&r.b, 0, r.data, 1000));
-	__atomic_store_n(&fault.armed, true, __ATOMIC_SEQ_CST);
-	int sent = 1;
-	while (sent < 100 && do_small(&r.b, (uint64_t)sent * 2000, r.data, 1000).o.reason == 0)
-		sent++;
-	cr_assert_lt(sent, 100, "the file is full");
+	fill_journal(&r);
 	(void)do_abort(&r.b);
 	cr_assert_null(transfer_find(r.b.rt.uploads, &ID));
 	for (int i = 0; i < 3; i++) {
@@ -478,13 +508,87 @@ Test(upload_faults, what_was_dropped_is_deleted_when_the_journal_has_room)
 		settle(&r.b);
 		cr_assert_eq(journal_error(r.b.rt.journal), -ENOSPC, "it was asked again");
 	}
-	__atomic_store_n(&fault.armed, false, __ATOMIC_SEQ_CST);
-	fault.later_ms += 1200;
-	turn(&r.b);
-	settle(&r.b);
+	make_room(&r);
 	cr_assert_eq(staging_count(&r.b), 0);
 	bench_restart(&r.b);
 	cr_assert_null(transfer_find(r.b.rt.uploads, &ID));
 	bench_fini(&r.b);
 	free(r.data);
+}
+
+/* That other bytes come to an acknowledged range can't be recorded: they don't come, not even when they
+ * are sent twice. */
+Test(upload_faults, nothing_acknowledged_is_overwritten_without_room_for_the_journal)
+{
+	struct run r;
+	prepare(&r, SMALL_JOURNAL);
+	assert_ok(do_init(&r.b, META));
+	fill_journal(&r);
+	for (int i = 0; i < 3; i++) {
+		cr_expect_eq(do_small(&r.b, 0, r.data + 5000, 1000).o.reason, 0x97);
+		fault.later_ms += 1200;
+		turn(&r.b);
+		settle(&r.b);
+	}
+	__atomic_store_n(&fault.armed, false, __ATOMIC_SEQ_CST);
+	bench_restart(&r.b); /* as after a kill: what the journal has not got is forgotten */
+	assert_ok(do_fin(&r.b, FILL_BYTES, NULL));
+	assert_file(&r.b, "cam/f1/a", r.data, FILL_BYTES);
+	bench_fini(&r.b);
+	free(r.data);
+}
+
+/* The fin of a file of so many segments, when there is no room for another journal file. True: it waited
+ * for that with the file in its place. */
+static bool publish_without_room(int segs)
+{
+	struct run r;
+	struct caught fin;
+	struct filecmd cmd = {.verb = FILECMD_FIN, .size = (uint64_t)segs * FILL_BYTES};
+	bool waits = false;
+	prepare(&r, SMALL_JOURNAL);
+	assert_ok(do_init(&r.b, "{\"name\":\"a\"}"));
+	for (int i = 0; i < segs; i++)
+		cr_assert_eq(fill_one(&r, i), 0);
+	take_room();
+	upload_fin(r.b.rt.uploads, &ID, &cmd, reply_for(&fin));
+	for (int i = 0; i < 2000 && !fin.done && !waits; i++) {
+		turn_for(&r.b, 1);
+		const struct transfer *t = transfer_find(r.b.rt.uploads, &ID);
+		waits = t->publish && timer_is_armed(&t->publish->retry);
+	}
+	for (int i = 0; i < 3 && waits; i++) {
+		fault.later_ms += 1200;
+		turn(&r.b);
+		turn(&r.b);
+		cr_assert_not(fin.done, "there is no room yet");
+	}
+	make_room(&r);
+	cr_assert(fin.done);
+	if (waits)
+		assert_ok(fin);
+	bench_restart(&r.b);
+	if (!waits)
+		assert_ok(do_fin(&r.b, cmd.size, NULL));
+	cr_expect_str_eq(do_status(&r.b).o.state, "exported");
+	assert_file(&r.b, "cam/f1/a", r.data, (uint32_t)cmd.size);
+	cr_expect_eq(exports_count(&r.b), 1);
+	cr_expect_eq(staging_count(&r.b), 0);
+	bench_fini(&r.b);
+	free(r.data);
+	return waits;
+}
+
+Test(upload_faults, what_is_published_waits_for_room_in_the_journal)
+{
+	struct run r;
+	prepare(&r, SMALL_JOURNAL);
+	assert_ok(do_init(&r.b, "{\"name\":\"a\"}"));
+	int segs = fill_journal(&r), tries = 0;
+	__atomic_store_n(&fault.armed, false, __ATOMIC_SEQ_CST);
+	bench_fini(&r.b);
+	free(r.data);
+	/* With fewer before it, more of what a fin writes has room: only the last record has none. */
+	while (!publish_without_room(--segs))
+		cr_assert_lt(++tries, 40, "the last record always had room");
 }
