@@ -46,6 +46,7 @@ struct conf {
 		uint32_t message_bytes_max;    /* message_max: 1MiB, an ordinary message's payload */
 		uint64_t received_bytes_max;   /* received_total: 512MiB in memory, of packets of all
 						* connections that are not whole or not handled yet */
+		uint64_t unsent_bytes_max;     /* unsent_total: 256MiB of output in memory, of all connections */
 		uint32_t topic_alias_max;      /* topic_alias_maximum: 32 */
 		uint32_t session_expiry_max_s; /* session_expiry_max: 7d */
 		uint32_t sessions_max;         /* sessions_max: 200000, connected or not */

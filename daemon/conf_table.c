@@ -80,6 +80,7 @@ const struct conf_key conf_keys[] = {
 	SIZE32("mqtt.header_max", mqtt.head_bytes_max, "32KiB", KIB, 16 * MIB),
 	SIZE32("mqtt.message_max", mqtt.message_bytes_max, "1MiB", 0, 256 * MIB - 1),
 	SIZE64("mqtt.received_total", mqtt.received_bytes_max, "512MiB", 64 * KIB, TIB),
+	SIZE64("mqtt.unsent_total", mqtt.unsent_bytes_max, "256MiB", 64 * KIB, TIB),
 	COUNT("mqtt.topic_alias_maximum", mqtt.topic_alias_max, "32", 0, UINT16_MAX),
 	SECONDS("mqtt.session_expiry_max", mqtt.session_expiry_max_s, "7d", 0, UINT32_MAX),
 	COUNT("mqtt.sessions_max", mqtt.sessions_max, "200000", 1, 100000000),

@@ -54,6 +54,7 @@ void conns_free(struct conns *cs)
 {
 	if (!cs)
 		return;
+	timers_disarm(&cs->rt->timers, &cs->starved_timer);
 	hold_free(cs->hold);
 	rates_free(cs->rates);
 	free(cs);

@@ -98,6 +98,7 @@ struct conn {
 	struct alias *aliases;              /* topic_alias_max of them, or NULL */
 	struct chunk *out, **out_tail;      /* output; the first one may be in flight */
 	uint32_t unsent;
+	bool is_starved;                    /* a message waits for memory */
 	uint32_t unacked;                   /* QoS 2 exchanges not over, for Receive Maximum */
 	struct reply *replies, **replies_tail, *detached;
 	uint32_t replies_count, replies_bytes;
@@ -123,6 +124,8 @@ struct conns {
 	uint64_t shed_ms;    /* when slow ones were last looked for */
 	uint64_t refused_ms; /* when a connection over a limit was last logged */
 	uint64_t used_up_ms; /* the same of one closed for mqtt.received_total */
+	uint64_t unsent_ms;  /* the same of one that waits for mqtt.unsent_total */
+	struct timer starved_timer; /* to try those with is_starved again */
 };
 
 int conns_new(struct reactor *rt, struct conns **ret);
@@ -265,12 +268,19 @@ void conn_packet(struct conn *c, uint8_t type, const uint8_t *body, uint32_t bod
  * was appended. */
 bool conn_send(struct conn *c, const void *head, uint32_t head_bytes, const void *body,
 	uint32_t body_bytes);
+/* The same for a message, which can wait. False also: there is no memory for messages now (mqtt.unsent_total);
+ * session_pump is called when there may be. */
+bool conn_send_message(struct conn *c, const void *head, uint32_t head_bytes, const void *body,
+	uint32_t body_bytes);
 /* PUBACK, PUBREC, PUBREL, PUBCOMP; with the reason string where it may be and fits. text NULL:
  * none. */
 void conn_send_ack(struct conn *c, uint8_t type, uint16_t packet_id, uint8_t reason,
 	const char *text);
 /* Starts sending what has been appended, unless something is in flight. */
 void conn_flush(struct conn *c);
+/* Bytes of output that the client has not taken. UINT32_MAX, as more than any limit, for one that has
+ * some when mqtt.unsent_total is used up. */
+uint32_t conn_unsent(const struct conn *c);
 void conn_send_cancel(struct conn *c);
 bool conn_send_is_idle(const struct conn *c); /* nothing in flight */
 void conn_send_free(struct conn *c);          /* idle */

@@ -104,7 +104,7 @@ static void check_room(struct conn *c)
 	const struct conf *conf = c->rt->conf;
 	if (c->replies_count >= conf->mqtt.replies_max || c->replies_bytes >= REPLIES_BYTES_MAX)
 		conn_stop(c, STOP_REPLIES);
-	if (c->unsent > UNSENT_HIGH)
+	if (conn_unsent(c) > UNSENT_HIGH)
 		conn_stop(c, STOP_OUTPUT);
 	/* Bytes that are here already are paid for; they count before the next reading. */
 	if (rate_is_over(&c->rate.messages, ring_now_ms(c->rt->ring)))

@@ -6,12 +6,16 @@
  * Chunks are freed when they are sent, so an idle connection has none.
  *
  * Output is bounded by who appends: the broker stops at 256 KiB, and reading (which is what makes
- * answers) stops at 1 MiB.
+ * answers) stops at 1 MiB. Of all connections together there may be mqtt.unsent_total; beyond it both
+ * stop for whoever has not taken all of his. That leaves the answers to what was read already, which
+ * are always sent, and a message each: where these come to twice as much, messages wait (starved).
  */
 #include "conn.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include "log.h"
 
 enum {
 	CHUNK_BYTES_MIN = 2048,
@@ -19,6 +23,8 @@ enum {
 	/* While stopped for it, reading goes on when no more than this is unsent. */
 	UNSENT_LOW = 256 * 1024,
 	ACK_BYTES_MAX = 256,
+	LOG_MS = 1000,
+	STARVED_MS = 100,
 };
 
 struct chunk {
@@ -29,7 +35,41 @@ struct chunk {
 	uint8_t data[];
 };
 
+/* Memory of the chunks of all connections of the daemon. */
+static _Atomic uint64_t unsent_total;
+
 static void on_sent(struct op *op);
+
+static void log_used_up(const struct conn *c)
+{
+	struct conns *cs = c->rt->conns;
+	uint64_t now_ms = ring_now_ms(c->rt->ring);
+	if (cs->unsent_ms && now_ms < cs->unsent_ms + LOG_MS)
+		return;
+	cs->unsent_ms = now_ms;
+	log_info("mqtt.unsent_total is used up: a connection waits until it has taken what is there",
+		LS("clientid", c->session ? c->session->clientid : NULL,
+			c->session ? c->session->clientid_bytes : 0), NULL);
+}
+
+static bool is_scarce(const struct conn *c)
+{
+	return atomic_load_explicit(&unsent_total, memory_order_relaxed) > c->rt->conf->mqtt.unsent_bytes_max;
+}
+
+uint32_t conn_unsent(const struct conn *c)
+{
+	if (c->unsent == 0 || !is_scarce(c))
+		return c->unsent;
+	log_used_up(c);
+	return UINT32_MAX;
+}
+
+static void chunk_free(struct chunk *k)
+{
+	atomic_fetch_sub_explicit(&unsent_total, sizeof(*k) + k->bytes_max, memory_order_relaxed);
+	free(k);
+}
 
 static struct chunk *chunk_new(struct conn *c, uint32_t bytes_needed)
 {
@@ -41,6 +81,7 @@ static struct chunk *chunk_new(struct conn *c, uint32_t bytes_needed)
 	struct chunk *k = malloc(sizeof(*k) + bytes_max);
 	if (!k)
 		return NULL;
+	atomic_fetch_add_explicit(&unsent_total, sizeof(*k) + bytes_max, memory_order_relaxed);
 	*k = (struct chunk){.op.done = on_sent, .conn = c, .bytes_max = bytes_max};
 	return k;
 }
@@ -79,6 +120,33 @@ bool conn_send(struct conn *c, const void *head, uint32_t head_bytes, const void
 	c->unsent += bytes;
 	conn_run(c);
 	return true;
+}
+
+/* Memory for messages may be there again. */
+static void on_starved_due(struct timer *timer)
+{
+	struct conns *cs = container_of(timer, struct conns, starved_timer);
+	for (struct conn *c = cs->all; c; c = c->next) {
+		bool is_starved = c->is_starved;
+		c->is_starved = false;
+		if (is_starved && c->session)
+			session_pump(c->session);
+	}
+}
+
+bool conn_send_message(struct conn *c, const void *head, uint32_t head_bytes, const void *body,
+	uint32_t body_bytes)
+{
+	struct conns *cs = c->rt->conns;
+	uint64_t bytes = atomic_load_explicit(&unsent_total, memory_order_relaxed) + head_bytes + body_bytes;
+	if (bytes <= 2 * c->rt->conf->mqtt.unsent_bytes_max)
+		return conn_send(c, head, head_bytes, body, body_bytes);
+	log_used_up(c);
+	c->is_starved = true;
+	cs->starved_timer.fire = on_starved_due;
+	if (!timer_is_armed(&cs->starved_timer))
+		timers_arm(&c->rt->timers, &cs->starved_timer, ring_now_ms(c->rt->ring) + STARVED_MS);
+	return false;
 }
 
 void conn_send_ack(struct conn *c, uint8_t type, uint16_t packet_id, uint8_t reason,
@@ -128,11 +196,11 @@ static void on_sent(struct op *op)
 		c->out = k->next;
 		if (!c->out)
 			c->out_tail = &c->out;
-		free(k);
+		chunk_free(k);
 	}
 	if (c->stops & STOP_OUTPUT)
 		c->active_ms = ring_now_ms(c->rt->ring);
-	if (c->unsent <= UNSENT_LOW) {
+	if (conn_unsent(c) <= UNSENT_LOW) {
 		conn_go_on(c, STOP_OUTPUT);
 		if (c->session)
 			session_pump(c->session);
@@ -154,7 +222,7 @@ void conn_send_free(struct conn *c)
 {
 	while (c->out) {
 		struct chunk *next = c->out->next;
-		free(c->out);
+		chunk_free(c->out);
 		c->out = next;
 	}
 	c->out_tail = &c->out;

@@ -130,11 +130,6 @@ void reactor_publish(struct reactor *rt, const char *topic, uint32_t topic_bytes
 
 /* --- setting up ------------------------------------------------------------------------------- */
 
-static uint32_t unsent_bytes(const struct conn *c)
-{
-	return c->unsent;
-}
-
 static uint64_t now_ms(struct broker *b)
 {
 	const struct reactor *rt = broker_arg(b);
@@ -146,7 +141,7 @@ static int set_up(struct reactor *rt)
 	const struct conf *conf = rt->conf;
 	struct ring_conf ring = {.entries = RING_ENTRIES, .workers_max = conf->io.workers_max,
 		.splices_max = conf->io.splices_max, .syncs_max = (conf->io.workers_max + 2) / 3};
-	struct broker_ops ops = {.send = conn_send, .unsent_bytes = unsent_bytes,
+	struct broker_ops ops = {.send = conn_send_message, .unsent_bytes = conn_unsent,
 		.forward = forward, .now_ms = now_ms, .timers = &rt->timers, .arg = rt};
 	int err = ring_new(&ring, &rt->ring);
 	if (!err)

@@ -30,7 +30,7 @@ def floor_cpu(reports):
 
 
 def daemon_against_floor(lab, volume, modes, load, checksum="none", warm_up=True,
-                         bytes_expected=3 << 29):
+                         bytes_expected=1 << 29):
     """Rounds of the daemon and of floors under one load: name → reports. Where nobody sends a
     checksum nobody hashes, neither the floor nor the daemon."""
     daemon = Daemon(lab, volume, f"verify.digest={'asked' if checksum == 'none' else 'always'}")
@@ -42,7 +42,7 @@ def daemon_against_floor(lab, volume, modes, load, checksum="none", warm_up=True
         daemon.close()
 
 
-def load_of(segment, total_mib=1024, connections=16, files=16, window=32):
+def load_of(segment, total_mib=512, connections=16, files=16, window=32):
     return ("--connections", connections, "--files", files, "--size",
             f"{max(1, total_mib // files)}M", "--segment", segment, "--window", window)
 
@@ -270,7 +270,7 @@ def ping(lab):
                 def ask(of):
                     return lab.tool("ping", "--port", of.port, "--seconds", 5, "--client-prefix",
                                     "honest", prefix=prefix)
-                load = pool.submit(daemon.ingest, *load_of("1M", 4096, 16, 64))
+                load = pool.submit(daemon.ingest, *load_of("1M", 1024, 16, 64))
                 time.sleep(0.5)
                 other = pool.submit(ask, idle_one)
                 report = ask(daemon)

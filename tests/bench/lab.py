@@ -25,6 +25,7 @@ BALLAST_LEAVES = 10 << 30
 CALM_SHARE = 0.25  # of the processors may others use when a run begins
 DESCRIPTORS = 1 << 18
 MADV_POPULATE_WRITE = 23
+WRITE_BPS = Path("/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device")
 LOCK = Path(tempfile.gettempdir()) / "sluice-bench.lock"
 
 
@@ -102,6 +103,7 @@ class Volume:
         self.kind, self.lab = kind, lab
         self.dir = Path(tempfile.mkdtemp(prefix=f"{kind}.", dir=lab.work))
         self.image, self.device, self.is_mounted, self.remark = None, None, False, ""
+        self.throttled = None
         if os.geteuid() != 0:
             self.remark = f"not root: no {kind} of its own, but what {lab.work} lies on"
             return
@@ -141,15 +143,21 @@ class Volume:
         self.lab.wait_for_calm()
         warm_memory(bytes_expected)
 
-    def throttle(self, dirty_mib=64):
-        """From now on the kernel lets few pages of this volume be dirty, so that a load soon waits
-        for the disk itself. Without a device of its own: as it is."""
+    def throttle(self, dirty_mib=64, mb_per_s=150):
+        """From now on the kernel lets few pages of this volume be dirty, and writes no faster, where
+        it can: so that a load waits for the disk itself, and not for a processor. Without a device of
+        its own: as it is."""
         if not self.device:
             return
-        bdi = Path(f"/sys/class/bdi/7:{os.minor(os.stat(self.device).st_rdev)}")
+        minor = os.minor(os.stat(self.device).st_rdev)
+        bdi = Path(f"/sys/class/bdi/7:{minor}")
         for knob, value in (("strict_limit", 1), ("max_bytes", dirty_mib << 20)):
             if (bdi / knob).exists():
                 (bdi / knob).write_text(f"{value}\n")
+        if WRITE_BPS.exists():
+            WRITE_BPS.write_text(f"7:{minor} {mb_per_s * 1000000}\n")
+            self.throttled = f"7:{minor} 0\n"
+            self.remark = f"disk held to {mb_per_s} MB/s"
 
     def subdir(self, name):
         path = self.dir / name
@@ -157,6 +165,8 @@ class Volume:
         return path
 
     def close(self):
+        if self.throttled:
+            WRITE_BPS.write_text(self.throttled)
         if self.is_mounted:
             for _ in range(50):
                 if subprocess.run(["umount", self.dir], capture_output=True,

@@ -264,6 +264,52 @@ def test_never_reads_its_acks(t):
     eq(d.is_alive(), True, "daemon")
 
 
+@limit(90)
+@cases(what=["answers", "messages"])
+def test_output_of_all_is_bounded(t, what):
+    """Many who read nothing: together they get so much memory, and others what they need."""
+    d = t.daemon("mqtt.unsent_total=1MiB")
+    honest = Honest(t)
+    honest.step()
+    start = time.monotonic()
+    deaf = [t.client(f"deaf{i}", receive_buffer=2048) for i in range(60)]
+    batch = b"".join(publish_packet("$file/x", b"", 1, i + 1) for i in range(500))
+    with memory_bound(t, d, 24):
+        for c in deaf:
+            if what == "messages":
+                c.subscribe("news", qos=0)
+            c.socket.settimeout(0)
+        sent = dict.fromkeys(deaf, 0)
+        while time.monotonic() - start < 5:
+            honest.step()
+            if what == "messages":
+                for i in range(20):
+                    honest.client.publish("news", b"n" * 50_000)
+            for c in deaf if what == "answers" else []:
+                with contextlib.suppress(BlockingIOError):
+                    sent[c] += c.socket.send(batch[sent[c] % len(batch):])
+    honest.check(1)
+    said = d.log().count("mqtt.unsent_total is used up")
+    yes(1 <= said <= 4 * (time.monotonic() - start + 1), f"said {said} times")
+    eq(d.stats()["connections"], 61, "connections: nobody is closed")
+    if what == "messages":
+        patient = t.client("patient")
+        patient.subscribe("late", qos=1)
+        honest.client.publish("late", b"l" * 500_000)
+        honest.step()
+    for c in deaf:
+        c.abandon()
+    if what == "messages":
+        eq(len(patient.wait(3).payload), 500_000, "what waited for memory")
+        patient.disconnect()
+    until(lambda: d.stats()["connections"] == 1, "all are gone")
+    del t.clients[1:]
+    # Nothing of it is counted any more.
+    said = d.log().count("unsent_total")
+    t.uploader("u").upload("f", some_bytes(100_000), segment_bytes=25_000)
+    eq(d.log().count("unsent_total"), said, "nobody waits")
+
+
 @cases(version=[V311, V5])
 def test_json_bombs(t, version):
     t.daemon()
