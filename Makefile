@@ -187,7 +187,7 @@ $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(runner_obj) $(BUILD)/libsluice.a
 $(call of_daemon,$(unit_bin),test_): $(BUILD)/libdaemon.a
 $(addprefix $(BUILD)/unit/test_,broker_model upload_model upload_faults journal_failures): $(BUILD)/libdaemon.a
 $(BUILD)/unit/test_upload_faults: unit_wraps := $(addprefix -Wl$(comma)--wrap=, \
-	$(addprefix ring_,write writev splice fallocate ftruncate fsync fdatasync now_ms) \
+	$(addprefix ring_,write writev splice fallocate ftruncate fsync fdatasync fdatasync_now now_ms) \
 	$(addprefix sys_,openat pwrite pwritev ftruncate fallocate fsync syncfs mkdirat renameat2) sock_discard)
 
 # With libFuzzer in the variant of that name; else with a main that replays the corpus.

@@ -428,7 +428,7 @@ static void start_sync(struct journal *j)
 	j->sync_wanted = NULL;
 	j->syncing_off = j->write_off;
 	STAT_ADD(j->rt, journal_syncs, 1);
-	ring_fdatasync(j->rt->ring, &j->sync_op, j->fd);
+	ring_fdatasync_now(j->rt->ring, &j->sync_op, j->fd);
 }
 
 /* After a rotation that found no room the next one is tried when somebody wants the journal, but

@@ -41,7 +41,7 @@
 
 enum op_kind {
 	K_NONE, K_ACCEPT, K_POLL, K_SEND, K_SPLICE, K_WRITE, K_WRITEV, K_OPENAT,
-	K_FALLOCATE, K_FSYNC, K_SYNC_RANGE, K_UNLINKAT, K_CALL,
+	K_FALLOCATE, K_FSYNC, K_FSYNC_NOW, K_SYNC_RANGE, K_UNLINKAT, K_CALL,
 };
 
 enum { BATCH_MAX = 256, POSTS_TOGETHER = 32, CANCEL_TAG = 1, WANTS_MIN = 64 };
@@ -355,6 +355,7 @@ static void prep(struct io_uring_sqe *sqe, struct op *op)
 		io_uring_prep_fallocate(sqe, op->fd, (int)op->flags, (off_t)op->off, (off_t)(uintptr_t)op->ptr);
 		break;
 	case K_FSYNC:
+	case K_FSYNC_NOW:
 		io_uring_prep_fsync(sqe, op->fd, op->flags);
 		break;
 	case K_SYNC_RANGE:
@@ -659,6 +660,12 @@ void ring_fdatasync(struct ring *r, struct op *op, int fd)
 {
 	op->flags = IORING_FSYNC_DATASYNC;
 	queue(r, op, K_FSYNC, fd);
+}
+
+void ring_fdatasync_now(struct ring *r, struct op *op, int fd)
+{
+	op->flags = IORING_FSYNC_DATASYNC;
+	queue(r, op, K_FSYNC_NOW, fd);
 }
 
 void ring_write_behind(struct ring *r, struct op *op, int fd, uint64_t off, uint32_t len)

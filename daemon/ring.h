@@ -12,7 +12,7 @@
  *
  * A multishot operation stays OP_INFLIGHT while op->more is true in done. Operations that the
  * kernel runs in its worker pool are capped by kind (splices into files, syncs), so that stuck ones
- * leave workers for the journal. No order between operations is promised.
+ * leave workers for the journal, whose own sync has no cap. No order between operations is promised.
  *
  * The kernel's pool of workers belongs to the thread, not to the ring, so a second ring on the same
  * thread would share it: the caps and a larger pool (io.workers) take the place of a ring per
@@ -117,6 +117,8 @@ void ring_fallocate(struct ring *r, struct op *op, int fd, int mode, uint64_t of
 void ring_ftruncate(struct ring *r, struct op *op, int fd, uint64_t len); /* a call, RING_RARE */
 void ring_fsync(struct ring *r, struct op *op, int fd);
 void ring_fdatasync(struct ring *r, struct op *op, int fd);
+/* Of what all others wait for, the journal: not behind other syncs. One at a time. */
+void ring_fdatasync_now(struct ring *r, struct op *op, int fd);
 /* Starts write-back of a range; does not wait for it, makes nothing durable. */
 void ring_write_behind(struct ring *r, struct op *op, int fd, uint64_t off, uint32_t len);
 void ring_unlinkat(struct ring *r, struct op *op, int dir_fd, const char *path, int flags);

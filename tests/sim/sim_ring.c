@@ -487,6 +487,12 @@ void ring_fdatasync(struct ring *r, struct op *op, int fd)
 	queue(r, op, K_FSYNC, fd);
 }
 
+/* There is no cap here. */
+void ring_fdatasync_now(struct ring *r, struct op *op, int fd)
+{
+	ring_fdatasync(r, op, fd);
+}
+
 void ring_write_behind(struct ring *r, struct op *op, int fd, uint64_t off, uint32_t len)
 {
 	op->off = off;

@@ -453,6 +453,24 @@ Test(ring, syncs_are_capped)
 	close(fd);
 }
 
+/* The journal's goes at once, whatever waits for its turn. */
+Test(ring, one_sync_does_not_wait_for_others)
+{
+	enum { COUNT = 8 };
+	static struct work syncs[COUNT], now;
+	int fd = ring_world_file(&w, "f", "x", 1);
+	for (int i = 0; i < COUNT; i++)
+		ring_fsync(w.ring, work_op(&syncs[i]), fd);
+	ring_fdatasync_now(w.ring, work_op(&now), fd);
+	ring_turn(w.ring, 0);
+	cr_expect_neq(now.op.state, OP_QUEUED);
+	cr_expect_geq(count_state(syncs, COUNT, OP_QUEUED), 4, "they are capped");
+	cr_expect_eq(ring_world_result(&w, &now), 0);
+	for (int i = 0; i < COUNT; i++)
+		ring_world_until(&w, &syncs[i].done_count, 1);
+	close(fd);
+}
+
 /* Operations that wait only because the submission queue was full must not sleep through the
  * turn. */
 Test(ring, a_full_queue_delays_no_capped_operation)

@@ -151,6 +151,14 @@ REAL(void, ring_fdatasync, struct ring *r, struct op *op, int fd)
 		__real_ring_fdatasync(r, op, fd);
 }
 
+REAL(void, ring_fdatasync_now, struct ring *r, struct op *op, int fd)
+{
+	if (hits(RING_FDATASYNC, fd))
+		fail(r, op);
+	else
+		__real_ring_fdatasync_now(r, op, fd);
+}
+
 REAL(int, sys_openat, int dir, const char *path, int flags, uint32_t mode)
 {
 	return flags & O_CREAT && hits(SYS_OPENAT, dir) ? -fault.err : __real_sys_openat(dir, path, flags, mode);
