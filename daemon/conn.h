@@ -125,6 +125,7 @@ struct conns {
 	uint64_t refused_ms; /* when a connection over a limit was last logged */
 	uint64_t used_up_ms; /* the same of one closed for mqtt.received_total */
 	uint64_t unsent_ms;  /* the same of one that waits for mqtt.unsent_total */
+	uint64_t unsent_bytes; /* memory of the output of all */
 	struct timer starved_timer; /* to try those with is_starved again */
 };
 

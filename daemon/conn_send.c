@@ -12,7 +12,6 @@
  */
 #include "conn.h"
 
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include "log.h"
@@ -35,9 +34,6 @@ struct chunk {
 	uint8_t data[];
 };
 
-/* Memory of the chunks of all connections of the daemon. */
-static _Atomic uint64_t unsent_total;
-
 static void on_sent(struct op *op);
 
 static void log_used_up(const struct conn *c)
@@ -52,14 +48,15 @@ static void log_used_up(const struct conn *c)
 			c->session ? c->session->clientid_bytes : 0), NULL);
 }
 
-static bool is_scarce(const struct conn *c)
+/* Each reactor has its part, so that they share nothing. */
+static uint64_t unsent_bytes_max(const struct conn *c)
 {
-	return atomic_load_explicit(&unsent_total, memory_order_relaxed) > c->rt->conf->mqtt.unsent_bytes_max;
+	return c->rt->conf->mqtt.unsent_bytes_max / c->rt->count;
 }
 
 uint32_t conn_unsent(const struct conn *c)
 {
-	if (c->unsent == 0 || !is_scarce(c))
+	if (c->unsent == 0 || c->rt->conns->unsent_bytes <= unsent_bytes_max(c))
 		return c->unsent;
 	log_used_up(c);
 	return UINT32_MAX;
@@ -67,7 +64,7 @@ uint32_t conn_unsent(const struct conn *c)
 
 static void chunk_free(struct chunk *k)
 {
-	atomic_fetch_sub_explicit(&unsent_total, sizeof(*k) + k->bytes_max, memory_order_relaxed);
+	k->conn->rt->conns->unsent_bytes -= sizeof(*k) + k->bytes_max;
 	free(k);
 }
 
@@ -81,7 +78,7 @@ static struct chunk *chunk_new(struct conn *c, uint32_t bytes_needed)
 	struct chunk *k = malloc(sizeof(*k) + bytes_max);
 	if (!k)
 		return NULL;
-	atomic_fetch_add_explicit(&unsent_total, sizeof(*k) + bytes_max, memory_order_relaxed);
+	c->rt->conns->unsent_bytes += sizeof(*k) + bytes_max;
 	*k = (struct chunk){.op.done = on_sent, .conn = c, .bytes_max = bytes_max};
 	return k;
 }
@@ -138,8 +135,7 @@ bool conn_send_message(struct conn *c, const void *head, uint32_t head_bytes, co
 	uint32_t body_bytes)
 {
 	struct conns *cs = c->rt->conns;
-	uint64_t bytes = atomic_load_explicit(&unsent_total, memory_order_relaxed) + head_bytes + body_bytes;
-	if (bytes <= 2 * c->rt->conf->mqtt.unsent_bytes_max)
+	if (cs->unsent_bytes + head_bytes + body_bytes <= 2 * unsent_bytes_max(c))
 		return conn_send(c, head, head_bytes, body, body_bytes);
 	log_used_up(c);
 	c->is_starved = true;
