@@ -103,6 +103,8 @@ static const struct option_row option_table[] = {
 		.max = UINT64_MAX},
 	{"no-dir-sync", NULL, "leaves out the fsync of the directory", OPTIONS_LOOP, TYPE_SWITCH,
 		MEMBER(no_dir_sync)},
+	{"together", "N", "so many files at a time, as sluiced publishes them (one by one)", OPTIONS_LOOP,
+		TYPE_NUMBER, MEMBER(together), .min = 1, .max = 10000},
 	{"verify-dir", "PATH", "compares the exported files with what was sent", OPTIONS_INGEST,
 		TYPE_TEXT, MEMBER(verify_dir), .max = UINT64_MAX},
 	{"spread", NULL, "a source address in 127.0.0.0/8 for each connection", MQTT_LOADS,

@@ -51,6 +51,7 @@ struct options {
 	bool json;
 	bool raw;         /* put */
 	bool no_dir_sync; /* loop */
+	unsigned together; /* loop: files; 0: one by one */
 	pid_t daemon_pid; /* 0: not given */
 	unsigned timeout_s;
 	enum options_mode mode; /* floor */

@@ -56,12 +56,11 @@ def test_floor_can_not_write(t):
     yes("No such file" in done.stderr, done.stderr)
 
 
-@cases(dir_sync=[True, False])
-def test_loop(t, dir_sync):
-    options = () if dir_sync else ("--no-dir-sync",)
+@cases(options=["", "--no-dir-sync", "--together 7", "--together 512"])
+def test_loop(t, options):
     path = t.dir / "loop"
     path.mkdir()
-    result = bench(t, "loop", "--dir", path, "--files", 30, "--size", "1-9K", *options)
+    result = bench(t, "loop", "--dir", path, "--files", 30, "--size", "1-9K", *options.split())
     eq(result["files"], 30, "files")
     yes(abs(result["files_per_s"] * result["seconds"] - 30) < 0.1, f"{result}")
     eq([p for p in path.rglob("*") if p.is_file()], [], "files left behind")
