@@ -5,7 +5,7 @@ import disk
 import guest
 import sigterm
 
-from harness import cases, limit
+from harness import Skip, cases, limit
 
 
 @limit(120)
@@ -22,6 +22,8 @@ def test_disk(t, case):
 
 @limit(120)
 def test_allocations_at_start(t):
+    if t.slow > 1:
+        raise Skip("sanitizers allocate by themselves")
     print(alloc.run(t, 9))
 
 
