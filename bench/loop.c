@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "clocks.h"
+#include "limits.h"
 #include "options.h"
 #include "source.h"
 
@@ -158,6 +159,8 @@ static int loop_store_all_together(struct loop *l)
 	char name[32];
 	int error = 0;
 
+	if (limits_raise_files(step) != 0)
+		return -EMFILE;
 	l->fds = malloc(step * sizeof(*l->fds));
 	if (!l->fds)
 		return -ENOMEM;
@@ -199,6 +202,10 @@ static void loop_remove(struct loop *l)
 		snprintf(path, sizeof(path), "%s/.manifest.json", dir);
 		unlinkat(l->export_fd, path, 0);
 		unlinkat(l->export_fd, dir, AT_REMOVEDIR);
+	}
+	for (uint32_t i = 0; i < TOGETHER_DIRS; i++) {
+		snprintf(name, sizeof(name), "%" PRIu32, i);
+		unlinkat(l->export_fd, name, AT_REMOVEDIR);
 	}
 }
 

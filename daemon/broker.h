@@ -96,8 +96,8 @@ struct broker_ops {
 	bool (*send)(struct conn *c, const void *head, uint32_t head_bytes, const void *body,
 		uint32_t body_bytes);
 	/* Bytes waiting to be sent on the connection. The broker keeps a message in the queue while
-	 * it is over 256 KiB. When the output drains, the connection calls session_pump. */
-	uint32_t (*unsent_bytes)(const struct conn *c);
+	 * it is over 256 KiB. When that may have changed, the connection calls session_pump. */
+	uint32_t (*unsent_bytes)(struct conn *c);
 	/* Hands m (with a reference of its own) to the other reactors' broker_deliver. */
 	void (*forward)(struct broker *b, struct message *m);
 	/* The clock of the reactor. */

@@ -172,6 +172,8 @@ static int check_sizes(const struct conf *c, const struct conf_place *place)
 	return 0;
 }
 
+enum { JOURNAL_WORKERS = 2 }; /* its write and its sync */
+
 static int check_counts(const struct conf *c, const struct conf_place *place)
 {
 	if (c->transfer.ttl_min_s > c->transfer.ttl_max_s)
@@ -183,11 +185,17 @@ static int check_counts(const struct conf *c, const struct conf_place *place)
 	if (c->export.retention && !c->export.manifest)
 		return conf_fail(place, "export.retention goes by manifests; set export.manifest to "
 			"true, too.");
-	/* Splices that fill all workers would stop the journal, which shares them. */
-	if (c->io.splices_max >= c->io.workers_max)
-		return conf_fail(place,
-			"io.splices is not below io.workers; lower it, or raise io.workers.");
+	/* Splices and syncs that fill all workers would stop the journal, which shares them. */
+	if (c->io.splices_max + 1 + JOURNAL_WORKERS > c->io.workers_max)
+		return conf_fail(place, "io.splices leaves too few io.workers for the journal; lower it, or raise "
+			"io.workers.");
 	return 0;
+}
+
+uint32_t conf_syncs_max(const struct conf *c)
+{
+	uint32_t left = c->io.workers_max - c->io.splices_max - JOURNAL_WORKERS, third = (c->io.workers_max + 2) / 3;
+	return left < third ? left : third;
 }
 
 int conf_check(const struct conf *c, char *ret_error, size_t error_max)

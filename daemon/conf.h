@@ -138,6 +138,9 @@ int conf_set(struct conf *c, const char *assignment, char *ret_error, size_t err
 /* Checks what spans keys (buffer sizes, directories that lie within each other, …) and that
  * export.group exists. Errors as above. */
 int conf_check(const struct conf *c, char *ret_error, size_t error_max);
+/* How many of io.workers may sync files at once: at least one, and the journal finds one, too. Of a
+ * configuration that was checked. */
+uint32_t conf_syncs_max(const struct conf *c);
 /* What the idx-th item of `listen` says. */
 struct conf_listener {
 	char address[CONF_ADDRESS_MAX];

@@ -98,7 +98,8 @@ struct conn {
 	struct alias *aliases;              /* topic_alias_max of them, or NULL */
 	struct chunk *out, **out_tail;      /* output; the first one may be in flight */
 	uint32_t unsent;
-	bool is_starved;                    /* a message waits for memory */
+	struct conn *starved_next, **starved_pprev; /* a message waits for memory */
+	uint64_t taken_ms;                  /* when a chunk was last taken, or unsent began */
 	uint32_t unacked;                   /* QoS 2 exchanges not over, for Receive Maximum */
 	struct reply *replies, **replies_tail, *detached;
 	uint32_t replies_count, replies_bytes;
@@ -126,7 +127,8 @@ struct conns {
 	uint64_t used_up_ms; /* the same of one closed for mqtt.received_total */
 	uint64_t unsent_ms;  /* the same of one that waits for mqtt.unsent_total */
 	uint64_t unsent_bytes; /* memory of the output of all */
-	struct timer starved_timer; /* to try those with is_starved again */
+	struct conn *starved, **starved_tail; /* the first who asked comes first */
+	struct timer starved_timer; /* to ask them again */
 };
 
 int conns_new(struct reactor *rt, struct conns **ret);
@@ -269,10 +271,6 @@ void conn_packet(struct conn *c, uint8_t type, const uint8_t *body, uint32_t bod
  * was appended. */
 bool conn_send(struct conn *c, const void *head, uint32_t head_bytes, const void *body,
 	uint32_t body_bytes);
-/* The same for a message, which can wait. False also: there is no memory for messages now (mqtt.unsent_total);
- * session_pump is called when there may be. */
-bool conn_send_message(struct conn *c, const void *head, uint32_t head_bytes, const void *body,
-	uint32_t body_bytes);
 /* PUBACK, PUBREC, PUBREL, PUBCOMP; with the reason string where it may be and fits. text NULL:
  * none. */
 void conn_send_ack(struct conn *c, uint8_t type, uint16_t packet_id, uint8_t reason,
@@ -282,6 +280,9 @@ void conn_flush(struct conn *c);
 /* Bytes of output that the client has not taken. UINT32_MAX, as more than any limit, for one that has
  * some when mqtt.unsent_total is used up. */
 uint32_t conn_unsent(const struct conn *c);
+/* The same before a message is sent. UINT32_MAX also when nobody gets one: then session_pump is called
+ * when it may be had. */
+uint32_t conn_unsent_for_message(struct conn *c);
 void conn_send_cancel(struct conn *c);
 bool conn_send_is_idle(const struct conn *c); /* nothing in flight */
 void conn_send_free(struct conn *c);          /* idle */

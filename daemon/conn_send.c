@@ -6,9 +6,11 @@
  * Chunks are freed when they are sent, so an idle connection has none.
  *
  * Output is bounded by who appends: the broker stops at 256 KiB, and reading (which is what makes
- * answers) stops at 1 MiB. Of all connections together there may be mqtt.unsent_total; beyond it both
- * stop for whoever has not taken all of his. That leaves the answers to what was read already, which
- * are always sent, and a message each: where these come to twice as much, messages wait (starved).
+ * answers) stops at 1 MiB. Of all connections together there may be mqtt.unsent_total, of which each
+ * reactor has its part, so that they share nothing. Beyond it both stop for whoever has not taken all of
+ * his. That leaves the answers to what was read already, which are always sent, and a message each:
+ * where these come to twice as much, nobody gets a message (starved), the first who asked is the first
+ * to be asked again, and those who have long taken nothing are closed.
  */
 #include "conn.h"
 
@@ -36,31 +38,92 @@ struct chunk {
 
 static void on_sent(struct op *op);
 
-static void log_used_up(const struct conn *c)
+static void log_used_up(const struct conn *c, const char *outcome)
 {
 	struct conns *cs = c->rt->conns;
 	uint64_t now_ms = ring_now_ms(c->rt->ring);
 	if (cs->unsent_ms && now_ms < cs->unsent_ms + LOG_MS)
 		return;
 	cs->unsent_ms = now_ms;
-	log_info("mqtt.unsent_total is used up: a connection waits until it has taken what is there",
+	log_info("mqtt.unsent_total is used up", LZ("connection", outcome),
 		LS("clientid", c->session ? c->session->clientid : NULL,
 			c->session ? c->session->clientid_bytes : 0), NULL);
 }
 
-/* Each reactor has its part, so that they share nothing. */
-static uint64_t unsent_bytes_max(const struct conn *c)
+/* Is so many times the reactor's part used up? */
+static bool is_used_up(const struct conns *cs, uint32_t times)
 {
-	return c->rt->conf->mqtt.unsent_bytes_max / c->rt->count;
+	return cs->unsent_bytes > times * (cs->rt->conf->mqtt.unsent_bytes_max / cs->rt->count);
 }
 
 uint32_t conn_unsent(const struct conn *c)
 {
-	if (c->unsent == 0 || c->rt->conns->unsent_bytes <= unsent_bytes_max(c))
-		return c->unsent;
-	log_used_up(c);
+	return c->unsent > 0 && is_used_up(c->rt->conns, 1) ? UINT32_MAX : c->unsent;
+}
+
+/* --- when nobody gets a message --------------------------------------------------------------- */
+
+static void starved_unlink(struct conn *c)
+{
+	struct conns *cs = c->rt->conns;
+	if (!c->starved_pprev)
+		return;
+	*c->starved_pprev = c->starved_next;
+	if (c->starved_next)
+		c->starved_next->starved_pprev = c->starved_pprev;
+	else
+		cs->starved_tail = c->starved_pprev;
+	c->starved_next = NULL;
+	c->starved_pprev = NULL;
+}
+
+static void close_deaf(struct conns *cs)
+{
+	uint64_t now_ms = ring_now_ms(cs->rt->ring);
+	for (struct conn *c = cs->all; c; c = c->next) {
+		if (c->unsent == 0 || c->failed || now_ms < c->taken_ms + cs->rt->conf->mqtt.min_rate_window_ms)
+			continue;
+		log_used_up(c, "closed");
+		c->failed = true;
+		conn_run(c);
+	}
+}
+
+static void on_starved_due(struct timer *timer)
+{
+	struct conns *cs = container_of(timer, struct conns, starved_timer);
+	if (is_used_up(cs, 2))
+		close_deaf(cs);
+	while (cs->starved && !is_used_up(cs, 2)) {
+		struct conn *c = cs->starved;
+		starved_unlink(c);
+		if (c->session)
+			session_pump(c->session);
+	}
+	if (cs->starved)
+		timers_arm(&cs->rt->timers, timer, ring_now_ms(cs->rt->ring) + STARVED_MS);
+}
+
+uint32_t conn_unsent_for_message(struct conn *c)
+{
+	struct conns *cs = c->rt->conns;
+	if (!is_used_up(cs, 2))
+		return conn_unsent(c);
+	log_used_up(c, "waits");
+	if (!c->starved_pprev) {
+		if (!cs->starved_tail)
+			cs->starved_tail = &cs->starved;
+		c->starved_pprev = cs->starved_tail;
+		*cs->starved_tail = c;
+		cs->starved_tail = &c->starved_next;
+	}
+	cs->starved_timer.fire = on_starved_due;
+	if (!timer_is_armed(&cs->starved_timer))
+		timers_arm(&cs->rt->timers, &cs->starved_timer, ring_now_ms(cs->rt->ring) + STARVED_MS);
 	return UINT32_MAX;
 }
+
+/* --- chunks ----------------------------------------------------------------------------------- */
 
 static void chunk_free(struct chunk *k)
 {
@@ -114,35 +177,11 @@ bool conn_send(struct conn *c, const void *head, uint32_t head_bytes, const void
 	}
 	append(k, head, head_bytes);
 	append(k, body, body_bytes);
+	if (c->unsent == 0)
+		c->taken_ms = ring_now_ms(c->rt->ring);
 	c->unsent += bytes;
 	conn_run(c);
 	return true;
-}
-
-/* Memory for messages may be there again. */
-static void on_starved_due(struct timer *timer)
-{
-	struct conns *cs = container_of(timer, struct conns, starved_timer);
-	for (struct conn *c = cs->all; c; c = c->next) {
-		bool is_starved = c->is_starved;
-		c->is_starved = false;
-		if (is_starved && c->session)
-			session_pump(c->session);
-	}
-}
-
-bool conn_send_message(struct conn *c, const void *head, uint32_t head_bytes, const void *body,
-	uint32_t body_bytes)
-{
-	struct conns *cs = c->rt->conns;
-	if (cs->unsent_bytes + head_bytes + body_bytes <= 2 * unsent_bytes_max(c))
-		return conn_send(c, head, head_bytes, body, body_bytes);
-	log_used_up(c);
-	c->is_starved = true;
-	cs->starved_timer.fire = on_starved_due;
-	if (!timer_is_armed(&cs->starved_timer))
-		timers_arm(&c->rt->timers, &cs->starved_timer, ring_now_ms(c->rt->ring) + STARVED_MS);
-	return false;
 }
 
 void conn_send_ack(struct conn *c, uint8_t type, uint16_t packet_id, uint8_t reason,
@@ -189,6 +228,7 @@ static void on_sent(struct op *op)
 	k->sent += (uint32_t)op->res;
 	c->unsent -= (uint32_t)op->res;
 	if (k->sent == k->bytes) {
+		c->taken_ms = ring_now_ms(c->rt->ring);
 		c->out = k->next;
 		if (!c->out)
 			c->out_tail = &c->out;
@@ -216,6 +256,7 @@ bool conn_send_is_idle(const struct conn *c)
 
 void conn_send_free(struct conn *c)
 {
+	starved_unlink(c);
 	while (c->out) {
 		struct chunk *next = c->out->next;
 		chunk_free(c->out);

@@ -140,8 +140,8 @@ static int set_up(struct reactor *rt)
 {
 	const struct conf *conf = rt->conf;
 	struct ring_conf ring = {.entries = RING_ENTRIES, .workers_max = conf->io.workers_max,
-		.splices_max = conf->io.splices_max, .syncs_max = (conf->io.workers_max + 2) / 3};
-	struct broker_ops ops = {.send = conn_send_message, .unsent_bytes = conn_unsent,
+		.splices_max = conf->io.splices_max, .syncs_max = conf_syncs_max(conf)};
+	struct broker_ops ops = {.send = conn_send, .unsent_bytes = conn_unsent_for_message,
 		.forward = forward, .now_ms = now_ms, .timers = &rt->timers, .arg = rt};
 	int err = ring_new(&ring, &rt->ring);
 	if (!err)

@@ -83,7 +83,7 @@ static inline bool world_send(struct conn *c, const void *head, uint32_t head_by
 	return true;
 }
 
-static inline uint32_t world_unsent(const struct conn *c)
+static inline uint32_t world_unsent(struct conn *c)
 {
 	return c->unsent;
 }

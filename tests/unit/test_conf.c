@@ -427,8 +427,9 @@ Test(conf, checks_that_span_keys)
 	assert_check("transfer.ttl_min=1d", NULL);
 	assert_check("transfer.ttl_min=25h",
 		"configuration: transfer.ttl_min is more than transfer.ttl_max; lower it.");
-	assert_check("io.splices=24", "configuration: io.splices is not below io.workers; lower "
+	assert_check("io.splices=22", "configuration: io.splices leaves too few io.workers for the journal; lower "
 				      "it, or raise io.workers.");
+	assert_check("io.splices=21", NULL);
 	assert_check("transfer.backlog_max=513MiB", "configuration: transfer.backlog_max is more "
 						    "than transfer.backlog_total; lower it.");
 	assert_check("verify.step=65MiB",
