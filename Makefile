@@ -9,9 +9,10 @@
 #   make fault ROUNDS=100                     kills, crashes, full disks for real; parts of it need root, and QEMU
 #   make bench CASES="bars matrix" RUNS=7     measure, beside the floors of this machine; WORK=DIR on that disk
 #   make bench-peers, make bench-figures      other servers under the same bytes; both as bench/figures.svg
+#   make coverage     which lines of lib/ and daemon/ all that runs, and which it does not
 #   make lint, make install, make uninstall, make clean
 #
-# VARIANT=debug|asan|tsan|fuzz builds into build/VARIANT/. Missing Debian packages are installed when we
+# VARIANT=debug|asan|tsan|fuzz|cov builds into build/VARIANT/. Missing Debian packages are installed when we
 # may; otherwise the one command that does it is printed.
 
 VARIANT ?= release
@@ -35,11 +36,12 @@ CFLAGS_debug   := -O0 -g3
 CFLAGS_asan    := -O1 -g3 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 CFLAGS_tsan    := -O1 -g3 -fsanitize=thread -fno-omit-frame-pointer
 CFLAGS_fuzz    := -O1 -g3 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+CFLAGS_cov     := -O0 -g --coverage -fprofile-update=atomic
 ifeq ($(VARIANT),fuzz)
 CC := clang
 endif
 ifeq ($(origin CFLAGS_$(VARIANT)),undefined)
-$(error VARIANT=$(VARIANT) is none of release, debug, asan, tsan, fuzz)
+$(error VARIANT=$(VARIANT) is none of release, debug, asan, tsan, fuzz, cov)
 endif
 
 # Not evaluated until the packages are there: `deps` is done by one make, the compiling by another.
@@ -66,8 +68,9 @@ programs   := $(BUILD)/sluiced $(BUILD)/sluice $(BUILD)/sluice-bench
 compile = $(MAKE) --no-print-directory VARIANT=$(VARIANT) BUILD=$(BUILD) \
 	$(if $(findstring j,$(firstword -$(MAKEFLAGS))),,-j$(shell nproc) --output-sync=target)
 
-.PHONY: all demo check unit e2e sim fault fuzz-replay fuzz-run bench bench-peers bench-figures lint install uninstall clean
-.PHONY: deps deps-demo deps-check deps-bench deps-unit deps-fuzz programs unit-programs fuzz-programs sim-programs
+.PHONY: all demo check unit e2e coverage coverage-of-check sim fault fuzz-replay fuzz-run
+.PHONY: bench bench-peers bench-figures lint install uninstall clean
+.PHONY: deps deps-demo deps-check deps-coverage deps-bench deps-unit deps-fuzz programs unit-programs fuzz-programs sim-programs
 comma := ,
 # make V=1 shows the commands.
 Q := $(if $(V),,@)
@@ -99,6 +102,16 @@ fuzz-replay: deps
 e2e: deps deps-check
 	@$(compile) programs
 	@tests/check.sh $(BUILD) e2e
+
+# The daemon writes its counters when it ends orderly: what runs in those that are killed isn't seen.
+coverage: deps-coverage
+	@$(MAKE) --no-print-directory VARIANT=cov coverage-of-check
+coverage-of-check:
+	@mkdir -p $(BUILD); find $(BUILD) -name '*.gcda' -delete
+	@$(MAKE) --no-print-directory check; status=$$?; \
+	for bar in 'lib/ 95' 'daemon/ 85'; do \
+		gcovr --root . --object-directory $(BUILD)/obj --filter $${bar% *} --fail-under-line $${bar#* } || status=1; \
+	done; exit $$status
 
 sim: deps
 	@$(compile) sim-programs
@@ -190,6 +203,8 @@ $(BUILD)/unit/test_upload_faults: unit_wraps := $(addprefix -Wl$(comma)--wrap=, 
 	$(addprefix ring_,write writev splice fallocate ftruncate fsync fdatasync fdatasync_now now_ms) \
 	$(addprefix sys_,openat pwrite pwritev ftruncate fallocate fsync syncfs mkdirat renameat2) sock_discard)
 
+$(BUILD)/unit/test_alloc: unit_wraps := $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc strdup strndup free)
+
 # With libFuzzer in the variant of that name; else with a main that replays the corpus.
 ifeq ($(VARIANT),fuzz)
 fuzz_main := -fsanitize=fuzzer
@@ -245,6 +260,9 @@ deps-check:
 	@$(call need,pkg-config --exists criterion && command -v mosquitto_pub && test -e /usr/include/MQTTClient.h \
 		&& $(PYTHON) -c 'import paho.mqtt.client',$(apt_check))
 	@$(call need,command -v node && command -v npm,nodejs npm)
+
+deps-coverage:
+	@$(call need,command -v gcovr,gcovr)
 
 deps-fuzz:
 	@$(call need,command -v clang && ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer*,clang \

@@ -54,9 +54,18 @@ __attribute__((destructor)) static void tell(void)
 	}
 }
 
+/* What the runtime does at the end is not the program's: a build that counts its lines writes them then. */
+static void spare_the_end(void)
+{
+	__atomic_store_n(&and_on, false, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&nth, UINT64_MAX, __ATOMIC_SEQ_CST);
+}
+
 static bool fails(void)
 {
 	uint64_t n = __atomic_add_fetch(&calls, 1, __ATOMIC_SEQ_CST);
+	if (n == 1)
+		atexit(spare_the_end);
 	if (n != nth && !(and_on && n > nth))
 		return false;
 	errno = ENOMEM;

@@ -418,7 +418,9 @@ Test(meta, the_slowest_comparison_is_bounded)
 	clock_t begin = clock();
 	cr_expect(meta_equal(&m[0], &m[1]));
 	double seconds = (double)(clock() - begin) / CLOCKS_PER_SEC;
-	cr_expect_lt(seconds, 1.0, "%.3f s", seconds);
+	/* 0.03 s with optimisation, over 1 s where every line is counted; doubling at every level
+	 * would take for ever. */
+	cr_expect_lt(seconds, 4.0, "%.3f s", seconds);
 	meta_fini(&m[0]);
 	meta_fini(&m[1]);
 }
