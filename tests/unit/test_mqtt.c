@@ -685,6 +685,16 @@ Test(mqtt, subscribe_by_hand)
 	cr_assert_arr_eq(buf, "\x82\x09\0\x09\2\x0b\5\0\1a\x2d", 11);
 	cr_assert_eq(mqtt_encode_unsubscribe(buf, sizeof(buf), MQTT_V311, 9, NULL, subs, 2), 12);
 	cr_assert_arr_eq(buf, "\xa2\x0a\0\x09\0\1a\0\3b/#", 12);
+	/* After the last one there is none, and the cursor stays. */
+	struct mqtt_subscribe decoded;
+	struct mqtt_sub sub;
+	uint32_t cursor = 0;
+	cr_assert_eq(mqtt_decode_subscribe(buf + 2, 10, MQTT_V311, MQTT_UNSUBSCRIBE, &decoded), 0);
+	cr_assert(mqtt_subscribe_next(&decoded, &cursor, &sub));
+	cr_assert(mqtt_subscribe_next(&decoded, &cursor, &sub));
+	cr_assert_eq(cursor, 8);
+	cr_assert_not(mqtt_subscribe_next(&decoded, &cursor, &sub));
+	cr_assert_eq(cursor, 8);
 }
 
 /* What its field can't say is not written. A will's properties may go into the PUBLISH that it
@@ -704,4 +714,9 @@ Test(mqtt, encoding_leaves_out_what_may_not_be)
 	p.props.message_expiry = 3;
 	cr_assert_eq(mqtt_encode_publish_head(buf, sizeof(buf), MQTT_V5, &p), 11);
 	cr_assert_arr_eq(buf, "\x30\x09\0\1t\5\2\0\0\0\3", 11);
+	p.props = (struct mqtt_props){
+		.has = 1u << MQTT_P_SUBSCRIPTION_ID, .subids_count = 1, .subids = {0x0fffffff}};
+	cr_assert_eq(mqtt_encode_publish_head(buf, sizeof(buf), MQTT_V5, &p), 11);
+	p.props.subids[0]++;
+	cr_assert_eq(mqtt_encode_publish_head(buf, sizeof(buf), MQTT_V5, &p), 0);
 }

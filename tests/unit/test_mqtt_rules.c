@@ -602,6 +602,11 @@ Test(rules, user_property_spans_of_any_kind)
 			count++;
 		cr_assert_eq(count, i + 1 == COUNT(between) ? 3 : 2);
 		cr_assert(key.bytes == 1 && key.s[0] == 'z' && cursor == span.bytes);
+		span.bytes = n;
+		for (cursor = 0, count = 0; mqtt_user_property_next(&span, &cursor, &key, &value);)
+			count++;
+		cr_assert_eq(count, i + 1 == COUNT(between) ? 2 : 1, "nothing behind the others");
+		span.bytes = n + 6;
 		bytes[5] = '\x7f';
 		cursor = 0;
 		cr_assert(mqtt_user_property_next(&span, &cursor, &key, &value));
