@@ -198,7 +198,7 @@ $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(runner_obj) $(BUILD)/libsluice.a
 	@$(if $(V),,echo '  LINK  $@')
 	$(Q)$(CC) $(ALL_CFLAGS) $(unit_wraps) -o $@ $(linked) $(PKG_LIBS) $(runner_lib)
 $(call of_daemon,$(unit_bin),test_): $(BUILD)/libdaemon.a
-$(addprefix $(BUILD)/unit/test_,broker_model upload_model upload_faults journal_failures): $(BUILD)/libdaemon.a
+$(addprefix $(BUILD)/unit/test_,broker_model upload_model upload_faults journal_failures recover_midstates): $(BUILD)/libdaemon.a
 $(BUILD)/unit/test_upload_faults: unit_wraps := $(addprefix -Wl$(comma)--wrap=, \
 	$(addprefix ring_,write writev splice fallocate ftruncate fsync fdatasync fdatasync_now now_ms) \
 	$(addprefix sys_,openat pwrite pwritev ftruncate fallocate fsync syncfs mkdirat renameat2) sock_discard)
