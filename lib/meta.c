@@ -25,6 +25,7 @@
 
 static const char ERROR_JSON[] = "invalid_filemeta_json";
 static const char ERROR_META[] = "invalid_filemeta";
+const char META_NO_MEMORY[] = "no_memory";
 
 enum key {
 	KEY_NAME,
@@ -156,14 +157,17 @@ const char *meta_parse(const char *json, size_t json_bytes, struct meta *ret)
 	if (!json_check(json, json_bytes, META_DEPTH_MAX, &root) || root.kind != JSON_OBJECT)
 		return ERROR_JSON;
 	members_find(&root, spans);
-	if (name_read(&spans[KEY_NAME], &m.name) ||
-		integer_read(&spans[KEY_SIZE], 0, &m.has_size, &m.size) ||
+	int err = name_read(&spans[KEY_NAME], &m.name);
+	if (!err && (integer_read(&spans[KEY_SIZE], 0, &m.has_size, &m.size) ||
 		checksum_read(&spans[KEY_CHECKSUM], &m.has_checksum, m.checksum) ||
 		integer_read(&spans[KEY_EXPIRE_AT], 0, &m.has_expire_at, &m.expire_at) ||
-		integer_read(&spans[KEY_SEGMENTS_TTL], 1, &m.has_segments_ttl, &m.segments_ttl) ||
-		user_data_read(&spans[KEY_USER_DATA], &m)) {
+		integer_read(&spans[KEY_SEGMENTS_TTL], 1, &m.has_segments_ttl, &m.segments_ttl)))
+		err = -EINVAL;
+	if (!err)
+		err = user_data_read(&spans[KEY_USER_DATA], &m);
+	if (err) {
 		meta_fini(&m);
-		return ERROR_META;
+		return err == -ENOMEM ? META_NO_MEMORY : ERROR_META;
 	}
 	*ret = m;
 	return NULL;

@@ -28,13 +28,15 @@ struct meta {
 	size_t user_data_bytes;
 };
 
+extern const char META_NO_MEMORY[]; /* "no_memory" */
+
 /* Parses an init payload. NULL and *ret filled (the caller owns it: meta_fini), or a static error:
  * "invalid_filemeta_json" (not JSON, empty, too deep, or not an object), "invalid_filemeta" (a
  * required key missing, or a value breaks its rule, or the payload is longer than
  * META_PAYLOAD_MAX). Unknown keys are ignored; null is absent; "size":"123" is 123; 1.5, negative
  * numbers and numbers > INT64_MAX are invalid_filemeta. Of a repeated key the last one counts. An
  * escape of half a surrogate pair is invalid_filemeta_json, wherever it is; \u0000 in the name is
- * invalid_filemeta. Out of memory is invalid_filemeta, too. */
+ * invalid_filemeta. META_NO_MEMORY (that very pointer): there is nothing wrong with it. */
 const char *meta_parse(const char *json, size_t json_bytes, struct meta *ret);
 void meta_fini(struct meta *m); /* idempotent; zeroes */
 /* Deep copy. 0 or −ENOMEM. */
