@@ -198,12 +198,17 @@ $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(runner_obj) $(BUILD)/libsluice.a
 	@$(if $(V),,echo '  LINK  $@')
 	$(Q)$(CC) $(ALL_CFLAGS) $(unit_wraps) -o $@ $(linked) $(PKG_LIBS) $(runner_lib)
 $(call of_daemon,$(unit_bin),test_): $(BUILD)/libdaemon.a
-$(addprefix $(BUILD)/unit/test_,broker_model upload_model upload_faults journal_failures recover_midstates): $(BUILD)/libdaemon.a
+$(addprefix $(BUILD)/unit/test_,broker_model upload_model upload_faults journal_failures recover_midstates start_failures upload_memory): $(BUILD)/libdaemon.a
 $(BUILD)/unit/test_upload_faults: unit_wraps := $(addprefix -Wl$(comma)--wrap=, \
 	$(addprefix ring_,write writev splice fallocate ftruncate fsync fdatasync fdatasync_now now_ms) \
 	$(addprefix sys_,openat pwrite pwritev ftruncate fallocate fsync syncfs mkdirat renameat2) sock_discard)
 
-$(BUILD)/unit/test_alloc: unit_wraps := $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc strdup strndup free)
+allocations := malloc calloc realloc strdup strndup
+$(BUILD)/unit/test_alloc: unit_wraps := $(addprefix -Wl$(comma)--wrap=,free $(allocations))
+$(BUILD)/unit/test_upload_memory: unit_wraps := $(addprefix -Wl$(comma)--wrap=,asprintf sock_discard $(allocations))
+$(BUILD)/unit/test_start_failures: unit_wraps := $(addprefix -Wl$(comma)--wrap=,asprintf free $(allocations) \
+	$(addprefix sys_,openat mkdirs pread pwrite fsync ftruncate fallocate renameat2 unlinkat lock_dir fstat \
+	stat_at list_dir cache_identity random))
 
 # With libFuzzer in the variant of that name; else with a main that replays the corpus.
 ifeq ($(VARIANT),fuzz)

@@ -97,7 +97,7 @@ static bool batch_grow(struct batch *b, size_t bytes)
 static void batch_put(void *arg, const struct record *r)
 {
 	struct batch *b = arg;
-	if (!batch_grow(b, record_size(r))) {
+	if (!r || !batch_grow(b, record_size(r))) {
 		b->failed = true;
 		return;
 	}

@@ -33,7 +33,8 @@ struct journal_waiter {
 	bool waiting;
 };
 
-/* Appends the state of all live transfers by calling put for each record. */
+/* Appends the state of all live transfers by calling put for each record. put(put_arg, NULL): there was no memory
+ * to make one of them; then the checkpoint is none. */
 typedef void journal_checkpoint_fn(void *arg, void (*put)(void *put_arg, const struct record *r), void *put_arg);
 
 /* Starts the journal of reactor rt with a new file that holds the checkpoint, synced: blocking, at

@@ -43,15 +43,20 @@ static int find_newest(void *arg, const char *name)
 	return 0;
 }
 
-static bool identity_is(const char *now, int set_fd)
+/* 0 or −errno: believing that it is another one, or was never written, would lose what was acknowledged. */
+static int identity_is(const char *now, int set_fd, bool *ret)
 {
 	char then[IDENTITY_MAX] = "";
 	int fd = sys_openat(set_fd, IDENTITY, O_RDONLY, 0);
-	if (fd < 0)
-		return false;
-	int64_t n = sys_pread(fd, then, sizeof(then) - 1, 0);
-	sys_close(fd);
-	return n > 0 && strcmp(then, now) == 0;
+	if (fd < 0 && fd != -ENOENT)
+		return fd;
+	int64_t n = fd < 0 ? 0 : sys_pread(fd, then, sizeof(then) - 1, 0);
+	if (fd >= 0)
+		sys_close(fd);
+	if (n < 0)
+		return (int)n;
+	*ret = n > 0 && strcmp(then, now) == 0;
+	return 0;
 }
 
 int journal_set_open(const struct store *s, struct journal_set *ret)
@@ -68,7 +73,11 @@ int journal_set_open(const struct store *s, struct journal_set *ret)
 		set.fd = sys_openat(s->journal_fd, name, O_RDONLY | O_DIRECTORY, 0);
 		if (set.fd < 0)
 			return set.fd;
-		set.cache_alive = identity_is(now, set.fd);
+		err = identity_is(now, set.fd, &set.cache_alive);
+		if (err) {
+			sys_close(set.fd);
+			return err;
+		}
 	}
 	*ret = set;
 	return 0;

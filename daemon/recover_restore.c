@@ -37,12 +37,11 @@ static void tell_lost(struct recovery *rc, const struct past *p, uint64_t before
 	rc->lost_bytes += before - p->cover.bytes;
 }
 
-/* Keeps of the content only what is surely there. stat_err, st: of the staging file. 0 or −ENOMEM. */
-static int believe(struct recovery *rc, struct past *p, const struct transfer *t, int stat_err,
-	const struct sys_stat *st)
+/* Keeps of the content only what is surely there. st: of the staging file, if it exists. 0 or −ENOMEM. */
+static int believe(struct recovery *rc, struct past *p, const struct transfer *t, const struct sys_stat *st)
 {
 	uint64_t before = p->cover.bytes;
-	if (p->exported.path && !stat_err && st->size < p->exported.size) {
+	if (p->exported.path && t->staging_exists && st->size < p->exported.size) {
 		/* Not what was fsynced and then left alone: nothing that may be published. */
 		free(p->exported.path);
 		p->exported.path = NULL;
@@ -53,7 +52,7 @@ static int believe(struct recovery *rc, struct past *p, const struct transfer *t
 	/* Publishing begins with an fsync, and may have ended with the file in the export directory. */
 	if (p->exported.path)
 		return cover_add(&p->synced, 0, p->exported.size);
-	if (stat_err) {
+	if (!t->staging_exists) {
 		lose_from(p, 0);
 		tell_lost(rc, p, before, "the staging file is gone");
 		if (before > 0)
@@ -69,16 +68,18 @@ static int believe(struct recovery *rc, struct past *p, const struct transfer *t
 	return 0;
 }
 
-/* Gives the transfer the content that is believed. 0 or −ENOMEM. */
+/* Gives the transfer the content that is believed. 0 or −errno: whether the file is there is not known. */
 static int trust_content(struct recovery *rc, struct past *p, struct transfer *t)
 {
 	struct sys_stat st = {0};
 	struct extent e;
 	uint64_t end = 0;
 	int err = sys_stat_at(rc->store->staging_fd, t->staging, &st);
+	if (err && err != -ENOENT)
+		return err;
 	t->staging_exists = err == 0;
 	t->broken = p->broken;
-	if (believe(rc, p, t, err, &st) < 0)
+	if (believe(rc, p, t, &st) < 0)
 		return -ENOMEM;
 	for (uint64_t at = 0; cover_next(&p->cover, at, &e); at = e.to)
 		end = e.to;
@@ -101,8 +102,9 @@ static int trust_content(struct recovery *rc, struct past *p, struct transfer *t
 
 static int restore_open(struct recovery *rc, struct past *p, struct transfer *t)
 {
-	if (trust_content(rc, p, t) < 0)
-		return -ENOMEM;
+	int err = trust_content(rc, p, t);
+	if (err)
+		return err;
 	for (uint32_t i = 0; i < p->mids_count; i++) {
 		if (transfer_add_midstate(t, p->mids[i]) < 0)
 			return -ENOMEM;
@@ -174,12 +176,17 @@ static int restore(struct recovery *rc, struct past *p, struct reactor **reactor
 	free(t->staging);
 	t->staging = (char *)p->open.text;
 	p->open.text = NULL;
-	if (p->meta && !meta_parse(p->meta, p->meta_bytes, &t->meta))
-		t->has_meta = true;
+	const char *error = p->meta ? meta_parse(p->meta, p->meta_bytes, &t->meta) : "";
+	if (error == META_NO_MEMORY)
+		return -ENOMEM;
+	t->has_meta = !error;
 	/* A generation begins with the metadata of the one before. After a power cut the journal may
 	 * end between its beginning and the record of that. */
-	else if (before && before->has_meta && meta_copy(&t->meta, &before->meta) == 0)
+	if (!t->has_meta && before && before->has_meta) {
+		if (meta_copy(&t->meta, &before->meta) < 0)
+			return -ENOMEM;
 		t->has_meta = true;
+	}
 	/* Metadata that was taken over from the generation before is the only one that another init
 	 * may replace. */
 	t->own_meta = t->has_meta && (!before || !before->has_meta || !meta_equal(&t->meta, &before->meta));

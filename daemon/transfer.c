@@ -379,14 +379,19 @@ struct transfer *transfer_next_generation(struct transfer *t, int *ret_err)
 	assert(t->state == TRANSFER_EXPORTED);
 	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes};
 	uint64_t bytes = t->cover.bytes ? t->exported.size : 0; /* replays to be seeded */
-	int err = transfer_admit(u, &id, bytes);
+	struct meta meta = {0};
+	int err = t->has_meta ? meta_copy(&meta, &t->meta) : 0;
+	if (!err)
+		err = transfer_admit(u, &id, bytes);
 	if (err) {
+		meta_fini(&meta);
 		*ret_err = err;
 		return NULL;
 	}
 	struct transfer *next = transfer_new(u, &id, atomic_fetch_add(&u->store->next_tid, 1),
 		t->generation + 1, t);
 	if (!next) {
+		meta_fini(&meta);
 		store_allocated(u->store, bytes);
 		store_release(u->store, bytes);
 		*ret_err = -ENOMEM;
@@ -394,10 +399,10 @@ struct transfer *transfer_next_generation(struct transfer *t, int *ret_err)
 	}
 	transfer_count(next, bytes);
 	transfer_record_open(next);
-	if (t->has_meta && meta_copy(&next->meta, &t->meta) == 0) {
-		next->has_meta = true;
-		transfer_record_meta(next);
-	}
+	next->meta = meta;
+	next->has_meta = t->has_meta;
+	if (next->has_meta) /* without a record of it, recovery takes it from t as well */
+		(void)transfer_record_meta(next, &meta);
 	transfer_touch(next);
 	next->fins = t->fins; /* they came before the change: the new content decides */
 	t->fins = NULL;
@@ -411,15 +416,16 @@ struct transfer *transfer_next_generation(struct transfer *t, int *ret_err)
 	return next;
 }
 
-void transfer_record_meta(struct transfer *t)
+int transfer_record_meta(struct transfer *t, const struct meta *m)
 {
 	size_t bytes;
-	char *json = meta_to_json(&t->meta, &bytes);
+	char *json = meta_to_json(m, &bytes);
 	if (!json)
-		return;
+		return -ENOMEM;
 	struct record r = {.type = RECORD_META, .tid = t->tid, .text = json, .text_bytes = (uint32_t)bytes};
 	journal_append(t->u->rt->journal, &r);
 	free(json);
+	return 0;
 }
 
 /* --- checkpoint ------------------------------------------------------------------------------- */
@@ -451,6 +457,8 @@ static void checkpoint_one(const struct transfer *t, void (*put)(void *, const s
 		r = (struct record){.type = RECORD_META, .tid = t->tid, .text = json, .text_bytes = (uint32_t)bytes};
 		put(arg, &r);
 		free(json);
+	} else if (t->has_meta) {
+		put(arg, NULL);
 	}
 	if (t->reserved) {
 		r = (struct record){.type = RECORD_RESERVE, .tid = t->tid, .size = t->reserved};

@@ -266,7 +266,8 @@ void transfer_drop(struct transfer *t, enum record_type type);
 /* The next generation of an exported transfer, seeded with the replays acknowledged so far. NULL:
  * *ret_err. */
 struct transfer *transfer_next_generation(struct transfer *t, int *ret_err);
-void transfer_record_meta(struct transfer *t);
+/* Journals m as its metadata. 0 or −ENOMEM. */
+int transfer_record_meta(struct transfer *t, const struct meta *m);
 /* Published: becomes a memory of itself. */
 void transfer_to_exported(struct transfer *t);
 /* An exported one enters the memory of replays; the oldest are forgotten over

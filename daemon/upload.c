@@ -142,11 +142,13 @@ static void init_wait_staging(struct transfer *t, struct reply *rp)
 	transfer_step(t);
 }
 
-/* False: refused, there is no room for it. m is taken over. */
+/* False: refused, there is no room for it, or no memory. m is taken over. */
 static bool init_accept(struct transfer *t, struct meta *m, struct reply *rp)
 {
 	struct uploads *u = t->u;
 	int err = m->has_size ? transfer_reserve_to(t, m->size) : 0;
+	if (!err)
+		err = transfer_record_meta(t, m);
 	if (err) {
 		struct outcome o;
 		outcome_storage(&o, err);
@@ -157,7 +159,6 @@ static bool init_accept(struct transfer *t, struct meta *m, struct reply *rp)
 	meta_fini(&t->meta);
 	t->meta = *m;
 	t->has_meta = true;
-	transfer_record_meta(t);
 	if (t->reserved) {
 		struct record r = {.type = RECORD_RESERVE, .tid = t->tid, .size = t->reserved};
 		journal_append(u->rt->journal, &r);
@@ -272,7 +273,7 @@ bool upload_init(struct uploads *u, const struct upload_id *id, const char *json
 	const char *error = meta_parse(json, json_bytes, &m);
 	if (!error)
 		return init_begin(u, id, &m, rp);
-	reply_fail(rp, MQTT_RC_UNSPECIFIED, error, false);
+	reply_fail(rp, MQTT_RC_UNSPECIFIED, error, error == META_NO_MEMORY);
 	return true;
 }
 

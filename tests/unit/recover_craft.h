@@ -62,13 +62,18 @@ static inline int count_names(const struct bench *b, const char *path, const cha
 	return count;
 }
 
-static inline void craft(struct bench *b)
+static inline void craft_in(struct bench *b, const char *parent)
 {
-	bench_prepare(b, "/tmp");
+	bench_prepare(b, parent);
 	make_dir(b, "staging");
 	make_dir(b, "export");
 	writer = (struct record_writer){.buf = journal, .buf_max = sizeof(small_journal), .bytes = RECORD_HEADER_BYTES,
 		.salt = SALT};
+}
+
+static inline void craft(struct bench *b)
+{
+	craft_in(b, "/tmp");
 }
 
 static inline void put(struct record r)
