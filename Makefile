@@ -202,7 +202,7 @@ $(call of_daemon,$(unit_bin),test_): $(BUILD)/libdaemon.a
 $(addprefix $(BUILD)/unit/test_,broker_model upload_model upload_faults journal_failures recover_midstates start_failures upload_memory): $(BUILD)/libdaemon.a
 $(BUILD)/unit/test_upload_faults: unit_wraps := $(addprefix -Wl$(comma)--wrap=, \
 	$(addprefix ring_,write writev splice fallocate ftruncate fsync fdatasync fdatasync_now now_ms) \
-	$(addprefix sys_,openat pwrite pwritev ftruncate fallocate fsync syncfs mkdirat renameat2) sock_discard)
+	$(addprefix sys_,openat pread pwrite pwritev ftruncate fallocate fsync syncfs mkdirat renameat2) sock_discard)
 
 allocations := malloc calloc realloc strdup strndup
 $(BUILD)/unit/test_alloc: unit_wraps := $(addprefix -Wl$(comma)--wrap=,free $(allocations))

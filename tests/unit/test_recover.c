@@ -186,8 +186,9 @@ Test(recover, acknowledged_replays_are_seeded)
 	}
 }
 
-/* A shortage that passes: what was acknowledged is taken over when there are descriptors again. */
-Test(recover, acknowledged_replays_are_seeded_after_a_shortage)
+/* A shortage that passes: what was acknowledged is taken over when there are descriptors again, also when it is a fin
+ * that comes first. */
+static void seed_after_a_shortage(bool fin_first)
 {
 	struct bench b;
 	struct rlimit limit, none;
@@ -203,15 +204,30 @@ Test(recover, acknowledged_replays_are_seeded_after_a_shortage)
 	none.rlim_cur = (rlim_t)lowest;
 	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
 	settle(&b);
+	if (fin_first) {
+		struct caught c = do_fin(&b, 2000, NULL);
+		cr_assert(c.o.reason && c.o.is_transient, "%02x %s", c.o.reason, c.o.text);
+	}
 	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
 	const struct transfer *t = transfer_find(b.rt.uploads, &ID);
 	cr_assert_eq(t->cover.bytes, 0);
 	cr_assert_eq(t->previous->cover.bytes, 2000);
-	assert_ok(do_small(&b, 2000, data + 2000, 1000));
-	cr_assert_eq(t->cover.bytes, 3000);
+	if (fin_first)
+		assert_fails(do_fin(&b, 2001, NULL), 0x80, "incomplete");
+	else
+		assert_ok(do_small(&b, 2000, data + 2000, 1000));
+	cr_assert_eq(t->cover.bytes, fin_first ? 2000 : 3000);
+	if (fin_first)
+		assert_ok(do_small(&b, 2000, data + 2000, 1000));
 	assert_ok(do_fin(&b, 3000, NULL));
 	free(data);
 	bench_fini(&b);
+}
+
+Test(recover, acknowledged_replays_are_seeded_after_a_shortage)
+{
+	seed_after_a_shortage(false);
+	seed_after_a_shortage(true);
 }
 
 /* The window runs from the last replay, not from the export. */

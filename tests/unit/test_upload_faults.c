@@ -21,12 +21,12 @@
 
 enum place {
 	RING_WRITE, RING_WRITEV, RING_SPLICE, RING_FALLOCATE, RING_FTRUNCATE, RING_FSYNC, RING_FDATASYNC,
-	SYS_OPENAT, SYS_PWRITE, SYS_PWRITEV, SYS_FTRUNCATE, SYS_FALLOCATE, SYS_FSYNC, SYS_SYNCFS, SYS_MKDIRAT,
+	SYS_OPENAT, SYS_PREAD, SYS_PWRITE, SYS_PWRITEV, SYS_FTRUNCATE, SYS_FALLOCATE, SYS_FSYNC, SYS_SYNCFS, SYS_MKDIRAT,
 	SYS_RENAMEAT2, PLACES
 };
 
 static const char *const place_names[PLACES] = {"write", "writev", "splice", "fallocate", "ftruncate", "fsync",
-	"fdatasync", "open (thread)", "write (thread)", "writev (thread)", "ftruncate (thread)",
+	"fdatasync", "open (thread)", "read (thread)", "write (thread)", "writev (thread)", "ftruncate (thread)",
 	"fallocate (thread)", "fsync (thread)", "syncfs (thread)", "mkdir (thread)", "rename (thread)"};
 
 enum { SHORT = 1 }; /* in the place of an error: half of it is done */
@@ -162,6 +162,11 @@ REAL(void, ring_fdatasync_now, struct ring *r, struct op *op, int fd)
 REAL(int, sys_openat, int dir, const char *path, int flags, uint32_t mode)
 {
 	return flags & O_CREAT && hits(SYS_OPENAT, dir) ? -fault.err : __real_sys_openat(dir, path, flags, mode);
+}
+
+REAL(int64_t, sys_pread, int fd, void *buf, size_t len, uint64_t off)
+{
+	return hits(SYS_PREAD, fd) ? -fault.err : __real_sys_pread(fd, buf, len, off);
 }
 
 REAL(int, sys_pwrite, int fd, const void *buf, size_t len, uint64_t off)
@@ -401,6 +406,8 @@ static bool run_one(uint64_t journal_bytes, char *ret_line, size_t line_max)
 static bool is_sensible(enum place place, int err)
 {
 	bool moves_bytes = place == RING_WRITE || place == RING_SPLICE;
+	if (place == SYS_PREAD)
+		return err == EIO;
 	return err == SHORT ? moves_bytes : true;
 }
 
