@@ -3,7 +3,7 @@
 import socket
 import time
 
-from harness import ALL, BOTH, V5, V31, V311, cases, eq, yes
+from harness import ALL, BOTH, V5, V31, V311, cases, eq, until, yes
 from rawmqtt import (CONNACK, CONNECT, DISCONNECT, PINGREQ_PACKET, Closed, Timeout, ack_packet,
                      connect_packet, packet, properties, publish_packet, subscribe_packet)
 
@@ -106,6 +106,40 @@ def test_unsupported_protocol(t):
         yes(refusal(t, connect_packet("c", V311, name=name)) in (None, 1), f"name {name!r}")
     yes(refusal(t, connect_packet("c", V31, name="MQTT")) in (None, 1), "MQTT with level 3")
     yes(refusal(t, connect_packet("c", V311, name="MQIsdp")) in (None, 1), "MQIsdp with level 4")
+
+
+def test_refused_wills(t):
+    """A will may go where its client may publish; it can't be retained, which v5 says and v3 ignores."""
+    t.daemon()
+    for topic in ("$file-response/other", "$file-event/exported", "$SYS/x"):
+        will = {"topic": topic, "payload": b"x"}
+        eq(refusal(t, connect_packet("w", V5, will=will)), 0x87, f"v5, {topic}")
+        eq(refusal(t, connect_packet("w", V311, will=will)), 5, f"v3.1.1, {topic}")
+    kept = {"topic": "a", "payload": b"b", "retain": True}
+    eq(refusal(t, connect_packet("w", V5, will=kept)), 0x9A, "v5, retained")
+    t.client("w", V311, will=kept)
+
+
+def test_sessions_max(t):
+    """What stays without a connection counts; who is known may come back."""
+    t.daemon("mqtt.sessions_max=2", "reactors=1")
+    kept = t.client("kept", V311, clean=False)
+    kept.disconnect()
+    t.client("here", V5)
+    eq(refusal(t, connect_packet("third", V5)), 0x97, "v5")
+    eq(refusal(t, connect_packet("third", V311)), 3, "v3.1.1")
+    t.client("kept", V311, clean=False)
+    t.client("here", V5)
+    t.client("kept", V311).disconnect()  # a clean session ends with it
+    until(lambda: refusal_or_none(t, "third") is None, "there is room")
+
+
+def refusal_or_none(t, client_id):
+    try:
+        t.client(client_id, V5).disconnect()
+    except (ConnectionError, Closed) as error:
+        return error
+    return None
 
 
 def test_malformed_connect(t):
