@@ -1,5 +1,7 @@
 """Connections: CONNECT and CONNACK with their properties, takeover, time limits, malformed packets."""
 
+import os
+import resource
 import socket
 import time
 
@@ -535,6 +537,27 @@ def test_connections_max(t):
     else:
         raise AssertionError("no connection although one has gone")
     eq(d.is_alive(), True, "daemon")
+
+
+def test_accepting_goes_on_after_a_shortage_of_descriptors(t):
+    """The connection that could not be accepted waits in the kernel's queue, and is served when there are some again."""
+    d = t.daemon("reactors=1", "mqtt.connect_rate=1000")
+    t.client("first").ping()
+    limits = resource.prlimit(d.process.pid, resource.RLIMIT_NOFILE)
+    used = {int(name) for name in os.listdir(f"/proc/{d.process.pid}/fd")}
+    lowest = min(set(range(len(used) + 1)) - used)
+    resource.prlimit(d.process.pid, resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    began = time.monotonic()
+    served = t.client("served")  # the kernel took the limit when it was asked to accept this one
+    waiting = t.client(connect=False)
+    waiting.send(connect_packet("waiting"))
+    until(lambda: "connections can't be accepted" in d.log(), "it is said")
+    served.ping()
+    yes(waiting.quiet(0.3), "no answer yet")
+    said = d.log().count("connections can't be accepted")
+    yes(said <= 1 + time.monotonic() - began, f"said {said} times, not once a second")
+    resource.prlimit(d.process.pid, resource.RLIMIT_NOFILE, limits)
+    eq(waiting.wait(CONNACK).reason, 0, "CONNACK")
 
 
 def test_many_connections_come_and_go(t):
