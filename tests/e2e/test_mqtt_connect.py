@@ -71,6 +71,21 @@ def test_connack_properties_by_default(t):
        "properties")
 
 
+def test_response_information(t):
+    """Who asks is told where outcomes come, unless that makes the CONNACK longer than what is taken."""
+    t.daemon()
+    asked = t.client("p", props={"request_response_info": 1}).connack
+    eq(asked.props["response_info"], "$file-response/p", "response information")
+    yes("response_info" not in t.client("p", props={"request_response_info": 0}).connack.props, "not asked")
+    long = "x" * 300
+    for most, is_told in ((1000, True), (100, False)):
+        props = t.client(long, props={"request_response_info": 1, "maximum_packet_size": most}).connack.props
+        eq(props.get("response_info"), f"$file-response/{long}" if is_told else None, f"{most} bytes")
+        eq(props["receive_maximum"], 1024, "the others stay")
+    assigned = t.client("", props={"request_response_info": 1}).connack.props
+    eq(assigned["response_info"], "$file-response/" + assigned["assigned_client_id"], "of an assigned name")
+
+
 @cases(version=BOTH)
 def test_assigned_client_id(t, version):
     d = t.daemon()
@@ -540,7 +555,7 @@ def test_connections_max(t):
 
 
 def test_accepting_goes_on_after_a_shortage_of_descriptors(t):
-    """The connection that could not be accepted waits in the kernel's queue, and is served when there are some again."""
+    """What could not be accepted waits in the kernel, and is served when there are some again."""
     d = t.daemon("reactors=1", "mqtt.connect_rate=1000")
     t.client("first").ping()
     limits = resource.prlimit(d.process.pid, resource.RLIMIT_NOFILE)
