@@ -157,10 +157,13 @@ def test_topic_aliases(t, qos):
     c.publish("", b"3", qos, props={"topic_alias": 1})
     c.publish("", b"4", qos, props={"topic_alias": 32})
     c.publish("third", b"5", qos, props={"topic_alias": 1})
-    c.publish("", b"6", qos, props={"topic_alias": 1})
-    seen = [(m.topic, m.payload) for m in (listener.message() for _ in range(6))]
+    c.publish("third", b"6", qos, props={"topic_alias": 1})
+    c.publish("", b"7", qos, props={"topic_alias": 1})
+    c.publish("thirD", b"8", qos, props={"topic_alias": 1})
+    c.publish("", b"9", qos, props={"topic_alias": 1})
+    seen = [(m.topic, m.payload) for m in (listener.message() for _ in range(9))]
     eq(seen, [("first", b"1"), ("second", b"2"), ("first", b"3"), ("second", b"4"), ("third", b"5"),
-              ("third", b"6")], "messages")
+              ("third", b"6"), ("third", b"7"), ("thirD", b"8"), ("thirD", b"9")], "messages")
     # Commands, too: the response names the real topic.
     up.check("$file/f/init", {"name": "a"}, qos, props={"topic_alias": 5})
     c.publish("", b'{"name":"a"}', qos, props={"topic_alias": 5})
