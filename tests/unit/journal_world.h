@@ -45,6 +45,7 @@ static struct state state;
 static uint32_t completions, errors_logged;
 static char *big_text; /* part of every checkpoint, when there is one */
 static uint32_t big_text_bytes;
+static bool checkpoint_fails; /* there is no memory for one of its records */
 
 /* --- the daemon around it --------------------------------------------------------------------- */
 
@@ -78,6 +79,8 @@ static inline void checkpoint(void *arg, void (*put)(void *put_arg, const struct
 			.text_bytes = big_text_bytes};
 		put(put_arg, &meta);
 	}
+	if (checkpoint_fails)
+		put(put_arg, NULL);
 	struct record turn = {.type = RECORD_RESERVE, .tid = TIDS, .size = s->turn};
 	put(put_arg, &turn);
 }

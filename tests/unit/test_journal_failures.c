@@ -183,3 +183,22 @@ Test(journal_small, no_room_for_the_next_file)
 	limit.rlim_cur = limit.rlim_max;
 	setrlimit(RLIMIT_FSIZE, &limit);
 }
+
+/* A checkpoint that lacks a record takes no file's place. */
+Test(journal_small, no_memory_for_the_checkpoint)
+{
+	state.open[0] = true;
+	struct record open = {.type = RECORD_OPEN, .tid = 0};
+	journal_append(j, &open);
+	fill_file(0);
+	checkpoint_fails = true;
+	rotate_and_fail(-ENOMEM);
+	struct recovery rc = recover();
+	cr_expect_eq(rc.files, 1);
+	cr_expect_eq(rc.best.file_seq, FIRST_SEQ);
+	expect_same(&rc.best.state, &state);
+	struct journal *other = NULL;
+	cr_expect_eq(journal_new(&rt, &store, 77, checkpoint, &state, &other), -ENOMEM);
+	cr_expect_null(other);
+	cr_expect_eq(recover().files, 1);
+}
