@@ -2,10 +2,12 @@
  * Admission: what is open and staged, per client id, and room for more of it.
  *
  *     transfer_admit ──► transfer_new ──► transfer_count … transfer_reserve_to … ──► transfer_uncount
+ *           └─► transfer_admit_undo
  *
- * The daemon's totals and the disk are store.c's. A client id belongs to one reactor, so its own
- * account is kept here without locks; it exists while the client has an open transfer, and one that
- * memory fails for is not kept: its transfers are then held to the daemon's limits alone.
+ * The daemon's totals and the disk are store.c's, the users' accounts user.c's. A client id belongs
+ * to one reactor, so its own account is kept here without locks; it exists while the client has an
+ * open transfer, and one that memory fails for is not kept: its transfers are then held to the
+ * daemon's and the user's limits alone.
  */
 #include <assert.h>
 #include <errno.h>
@@ -116,15 +118,21 @@ void accounts_free(struct accounts *as)
 
 /* --- admission -------------------------------------------------------------------------------- */
 
-/* Says why, at most once a second: a client may ask without end. */
-static int refuse(struct uploads *u, const char *clientid, uint32_t clientid_bytes, const char *key)
+/* Says why, at most once a second: a client may ask without end. user: the limit is its, or NULL. */
+static int refuse(struct uploads *u, const char *clientid, uint32_t clientid_bytes, const struct user *user,
+	const char *key)
 {
 	uint64_t now_ms = ring_now_ms(u->rt->ring);
-	if (now_ms >= u->accounts.logged_ms + LOG_MS || u->accounts.logged_ms == 0) {
-		u->accounts.logged_ms = now_ms;
+	if (now_ms < u->accounts.logged_ms + LOG_MS && u->accounts.logged_ms != 0)
+		return -EDQUOT;
+	u->accounts.logged_ms = now_ms;
+	if (user)
+		log_info("transfer refused: the user's limit is reached", LZ("limit", key),
+			LS("user", user_name(user).s, user_name(user).bytes),
+			LS("clientid", clientid, clientid_bytes), NULL);
+	else
 		log_info("transfer refused: the client's limit is reached", LZ("limit", key),
 			LS("clientid", clientid, clientid_bytes), NULL);
-	}
 	return -EDQUOT;
 }
 
@@ -142,10 +150,23 @@ int transfer_admit(struct uploads *u, const struct upload_id *id, uint64_t bytes
 	if (bytes > conf->transfer.file_bytes_max)
 		return -EFBIG;
 	if (a && a->open_count >= conf->transfer.open_client_max)
-		return refuse(u, id->clientid, id->clientid_bytes, "transfer.open_client_max");
+		return refuse(u, id->clientid, id->clientid_bytes, NULL, "transfer.open_client_max");
 	if (!may_stage(conf, a, bytes))
-		return refuse(u, id->clientid, id->clientid_bytes, "transfer.staged_client_max");
-	return store_reserve(u->store, bytes, ring_now_ms(u->rt->ring));
+		return refuse(u, id->clientid, id->clientid_bytes, NULL, "transfer.staged_client_max");
+	const char *limit = user_reserve(id->user, bytes);
+	if (limit)
+		return refuse(u, id->clientid, id->clientid_bytes, id->user, limit);
+	int err = store_reserve(u->store, bytes, ring_now_ms(u->rt->ring));
+	if (err)
+		user_release(id->user, bytes);
+	return err;
+}
+
+void transfer_admit_undo(struct uploads *u, struct user *user, uint64_t bytes)
+{
+	user_release(user, bytes);
+	store_allocated(u->store, bytes);
+	store_release(u->store, bytes);
 }
 
 int transfer_reserve_to(struct transfer *t, uint64_t end)
@@ -155,21 +176,28 @@ int transfer_reserve_to(struct transfer *t, uint64_t end)
 		return -EFBIG;
 	if (end <= t->reserved)
 		return 0;
-	if (t->account && !may_stage(conf, t->account, end - t->reserved))
-		return refuse(t->u, t->clientid, t->clientid_bytes, "transfer.staged_client_max");
-	int err = store_reserve_more(t->u->store, end - t->reserved, ring_now_ms(t->u->rt->ring));
-	if (err)
+	uint64_t more = end - t->reserved;
+	if (t->account && !may_stage(conf, t->account, more))
+		return refuse(t->u, t->clientid, t->clientid_bytes, NULL, "transfer.staged_client_max");
+	const char *limit = user_reserve_more(t->user, more);
+	if (limit)
+		return refuse(t->u, t->clientid, t->clientid_bytes, t->user, limit);
+	int err = store_reserve_more(t->u->store, more, ring_now_ms(t->u->rt->ring));
+	if (err) {
+		user_release_more(t->user, more);
 		return err;
+	}
 	if (t->account)
-		t->account->staged_bytes += end - t->reserved;
+		t->account->staged_bytes += more;
 	t->reserved = end;
 	return 0;
 }
 
-void transfer_count(struct transfer *t, uint64_t reserved)
+void transfer_count(struct transfer *t, struct user *user, uint64_t reserved)
 {
 	t->is_counted = true;
 	t->reserved = reserved;
+	t->user = user_ref(user);
 	t->account = account_open(t->u, t->clientid, t->clientid_bytes);
 	if (t->account) {
 		t->account->open_count++;
@@ -192,6 +220,9 @@ void transfer_uncount(struct transfer *t)
 		if (--a->open_count == 0)
 			account_close(u, a);
 	}
+	user_release(t->user, t->reserved);
+	user_leave(t->user);
+	t->user = NULL;
 	if (t->reserved > t->allocated)
 		store_allocated(u->store, t->reserved - t->allocated);
 	store_release(u->store, t->reserved);

@@ -131,7 +131,7 @@ static int check_directories(const struct conf *c, const struct conf_place *plac
 	return 0;
 }
 
-enum { CLIENT_BYTES_RATE_MIN = 64 * 1024 };
+enum { BYTES_RATE_MIN = 64 * 1024 };
 
 static int check_sizes(const struct conf *c, const struct conf_place *place)
 {
@@ -166,8 +166,11 @@ static int check_sizes(const struct conf *c, const struct conf_place *place)
 		return conf_fail(place, "verify.step is more than transfer.backlog_max; lower it.");
 	/* What is taken in one go, a receive buffer or a second's worth, is waited for before the
 	 * next. */
-	if (c->limits.client_bytes_rate && c->limits.client_bytes_rate < CLIENT_BYTES_RATE_MIN)
+	if (c->limits.client_bytes_rate && c->limits.client_bytes_rate < BYTES_RATE_MIN)
 		return conf_fail(place, "limits.client_bytes_rate is below 64KiB; raise it, or make "
+			"it 0, which is no limit.");
+	if (c->limits.user_bytes_rate && c->limits.user_bytes_rate < BYTES_RATE_MIN)
+		return conf_fail(place, "limits.user_bytes_rate is below 64KiB; raise it, or make "
 			"it 0, which is no limit.");
 	return 0;
 }
@@ -182,6 +185,9 @@ static int check_counts(const struct conf *c, const struct conf_place *place)
 	if (c->transfer.open_client_max > c->transfer.open_max)
 		return conf_fail(place,
 			"transfer.open_client_max is more than transfer.open_max; lower it.");
+	if (c->transfer.open_user_max > c->transfer.open_max)
+		return conf_fail(place,
+			"transfer.open_user_max is more than transfer.open_max; lower it.");
 	if (c->export.retention && !c->export.manifest)
 		return conf_fail(place, "export.retention goes by manifests; set export.manifest to "
 			"true, too.");

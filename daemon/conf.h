@@ -65,6 +65,8 @@ struct conf {
 	struct {
 		uint64_t client_bytes_rate;    /* client_bytes_rate: 0 = no limit; per second */
 		uint32_t client_messages_rate; /* client_messages_rate: 0 = no limit; per second */
+		uint64_t user_bytes_rate;      /* user_bytes_rate: 0 = no limit; per second */
+		uint32_t user_messages_rate;   /* user_messages_rate: 0 = no limit; per second */
 	} limits;
 	struct {
 		uint64_t file_bytes_max;     /* file_max: 1TiB */
@@ -72,8 +74,10 @@ struct conf {
 		uint32_t unfinished_max;     /* unfinished_max: 1024 segments per transfer */
 		uint32_t open_max;           /* open_max: 100000 in the daemon */
 		uint32_t open_client_max;    /* open_client_max: 10000 per client id */
+		uint32_t open_user_max;      /* open_user_max: 0 = no limit, per user name */
 		uint64_t staged_bytes_max;   /* staged_max: 0 = no limit but the disk */
 		uint64_t staged_client_max;  /* staged_client_max: 0 = no limit, per client id */
+		uint64_t staged_user_max;    /* staged_user_max: 0 = no limit, per user name */
 		uint32_t ttl_min_s;          /* ttl_min: 60s; segments_ttl is clamped to the two */
 		uint32_t ttl_max_s;          /* ttl_max: 1d */
 		uint64_t backlog_bytes_max;  /* backlog_max: 64MiB per transfer, received and

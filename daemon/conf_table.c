@@ -95,14 +95,18 @@ const struct conf_key conf_keys[] = {
 
 	SIZE64("limits.client_bytes_rate", limits.client_bytes_rate, "0", 0, TIB),
 	COUNT("limits.client_messages_rate", limits.client_messages_rate, "0", 0, 1000000000),
+	SIZE64("limits.user_bytes_rate", limits.user_bytes_rate, "0", 0, TIB),
+	COUNT("limits.user_messages_rate", limits.user_messages_rate, "0", 0, 1000000000),
 
 	SIZE64("transfer.file_max", transfer.file_bytes_max, "1TiB", 1, 4096 * TIB),
 	COUNT("transfer.extents_max", transfer.extents_max, "65536", 1, 16777216),
 	COUNT("transfer.unfinished_max", transfer.unfinished_max, "1024", 1, 65536),
 	COUNT("transfer.open_max", transfer.open_max, "100000", 1, 100000000),
 	COUNT("transfer.open_client_max", transfer.open_client_max, "10000", 1, 100000000),
+	COUNT("transfer.open_user_max", transfer.open_user_max, "0", 0, 100000000),
 	SIZE64("transfer.staged_max", transfer.staged_bytes_max, "0", 0, 4096 * TIB),
 	SIZE64("transfer.staged_client_max", transfer.staged_client_max, "0", 0, 4096 * TIB),
+	SIZE64("transfer.staged_user_max", transfer.staged_user_max, "0", 0, 4096 * TIB),
 	SECONDS("transfer.ttl_min", transfer.ttl_min_s, "60s", 1, UINT32_MAX),
 	SECONDS("transfer.ttl_max", transfer.ttl_max_s, "1d", 1, UINT32_MAX),
 	SIZE64("transfer.backlog_max", transfer.backlog_bytes_max, "64MiB", 64 * KIB, TIB),

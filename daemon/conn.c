@@ -42,7 +42,8 @@ int conns_new(struct reactor *rt, struct conns **ret)
 	cs->now_tail = &cs->now;
 	cs->later_tail = &cs->later;
 	cs->hold = hold_new();
-	if (!cs->hold || rates_new(rt->conf, &cs->rates) < 0) {
+	if (!cs->hold || rates_new(rt->conf->limits.client_bytes_rate || rt->conf->limits.client_messages_rate,
+		&cs->rates) < 0) {
 		conns_free(cs);
 		return -ENOMEM;
 	}
@@ -146,25 +147,6 @@ void conn_go_on(struct conn *c, enum conn_stop why)
 	conn_run_later(c);
 }
 
-void conn_check_rate(struct conn *c)
-{
-	const struct conf *conf = c->rt->conf;
-	uint64_t now_ms = ring_now_ms(c->rt->ring);
-	bool bytes_over = rate_is_over(&c->rate.bytes, now_ms);
-	if (c->state != CONN_OPEN || (c->stops & STOP_RATE) ||
-		(!bytes_over && !rate_is_over(&c->rate.messages, now_ms)))
-		return;
-	conn_stop(c, STOP_RATE);
-	conn_watch(c);
-	if (rates_may_log(c->rt->conns->rates, now_ms))
-		log_info("client over its rate is read more slowly",
-			LS("clientid", c->session->clientid, c->session->clientid_bytes),
-			LZ("limit", bytes_over ? "limits.client_bytes_rate" :
-				"limits.client_messages_rate"),
-			LU("per_s", bytes_over ? conf->limits.client_bytes_rate :
-				conf->limits.client_messages_rate), NULL);
-}
-
 static void on_gate(struct upload_gate *g)
 {
 	conn_go_on(container_of(g, struct conn, gate), STOP_GATE);
@@ -203,7 +185,7 @@ static uint64_t next_limit(const struct conn *c)
 	if (c->state != CONN_OPEN || (c->stops & STOP_HOLD))
 		return c->until_ms;
 	if (c->stops & STOP_RATE)
-		at = rate_due_ms(&c->rate);
+		at = conn_rate_due_ms(c);
 	if (c->stops & STOP_OUTPUT)
 		at = nearer(at, c->active_ms, c->keep_alive_s ? silence_ms(c) : window_ms);
 	if (c->stops == 0)
@@ -243,7 +225,7 @@ static void on_timer(struct timer *t)
 			conn_end(c, 0, false);
 		break;
 	case CONN_OPEN:
-		if (now_ms >= rate_due_ms(&c->rate))
+		if (now_ms >= conn_rate_due_ms(c))
 			conn_go_on(c, STOP_RATE);
 		if (rate_is_low(c, now_ms))
 			conn_end(c, MQTT_RC_KEEP_ALIVE_TIMEOUT, true);
@@ -411,9 +393,7 @@ static void leave(struct conn *c, uint8_t reason)
 		log_debug("client disconnected",
 			LS("clientid", c->session->clientid, c->session->clientid_bytes),
 			LU("reason", reason), NULL);
-	if (c->session && (c->rate.bytes.until_ns || c->rate.messages.until_ns))
-		rates_keep(c->rt->conns->rates, (struct mqtt_str){c->session->clientid,
-			c->session->clientid_bytes}, &c->rate);
+	conn_rate_end(c);
 	/* From here on no answer finds its way to it. */
 	c->state = CONN_CLOSING;
 	c->until_ms = ring_now_ms(c->rt->ring) + (c->rt->stopping ? LINGER_MS_STOPPING : LINGER_MS);

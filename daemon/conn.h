@@ -18,9 +18,9 @@
  *
  * An idle connection holds no buffer, no output and no stash: only this struct and its session.
  *
- * Files: conn.c life, run list, timer; conn_read.c socket → packets; conn_payload.c the payload of
- * a PUBLISH that is not whole; conn_send.c output; conn_connect.c CONNECT; conn_publish.c PUBLISH;
- * conn_packet.c the other packets.
+ * Files: conn.c life, run list, timer; conn_rate.c how fast it is read; conn_read.c socket → packets;
+ * conn_payload.c the payload of a PUBLISH that is not whole; conn_send.c output; conn_connect.c CONNECT;
+ * conn_publish.c PUBLISH; conn_packet.c the other packets.
  */
 #ifndef SLUICE_CONN_H
 #define SLUICE_CONN_H
@@ -40,6 +40,7 @@
 struct reply;
 struct hold;
 struct address;
+struct user;
 
 enum conn_state {
 	/* Accepted, or arrived from another reactor: only CONNECT is understood. Next: MOVING,
@@ -62,7 +63,7 @@ enum conn_stop {
 	STOP_SEGMENT = 1 << 4, /* the segment that streams waits for the disk or a pipe */
 	STOP_BUFFER = 1 << 5,  /* no receive buffer is free */
 	STOP_DRAIN = 1 << 6,   /* the daemon ends: only outstanding answers are waited for */
-	STOP_RATE = 1 << 7,    /* the client sends faster than it may (rate.h); the timer ends it */
+	STOP_RATE = 1 << 7,    /* client or user sends faster than it may (conn_rate.c); the timer ends it */
 };
 
 struct chunk;
@@ -110,6 +111,8 @@ struct conn {
 	uint64_t window_ms;
 	uint32_t window_bytes;
 	struct rate rate;
+	struct user *user;                  /* in OPEN; referred to; NULL: none */
+	struct rate user_rate;              /* until when it waits for what its user has taken */
 	struct address *address;            /* NULL: mqtt.connections_address_max is not set */
 	uint64_t until_ms;                  /* CONNECT is there, HOLD closed, CLOSING given up */
 };
@@ -164,8 +167,6 @@ void conn_stop(struct conn *c, enum conn_stop why);
 void conn_go_on(struct conn *c, enum conn_stop why);
 /* A time limit may be nearer than before. */
 void conn_watch(struct conn *c);
-/* Stops it if what was taken in is over the client's rate. */
-void conn_check_rate(struct conn *c);
 /* Waits so long without a word and closes then (PROTOCOL 2, MQTT 3.1.1). */
 void conn_hold(struct conn *c, uint64_t delay_ms);
 
@@ -173,6 +174,25 @@ static inline bool conn_is_reading(const struct conn *c)
 {
 	return c->stops == 0 && !c->failed && (c->state == CONN_OPEN || c->state == CONN_CONNECT);
 }
+
+/* --- conn_rate.c --- */
+/* Who its user is. 0 or −ENOMEM. */
+int conn_user_begin(struct conn *c, const struct mqtt_connect *cn);
+/* What the client owes, once its connection before this one has ended, and what has come so far. */
+void conn_rate_begin(struct conn *c, const struct mqtt_connect *cn, uint32_t received);
+/* The reverse of both, before the session is let go: what is owed is remembered. Idempotent. */
+void conn_rate_end(struct conn *c);
+void conn_take_bytes(struct conn *c, uint32_t bytes);
+void conn_take_packet(struct conn *c, uint8_t type);
+/* What may be taken in one go, so that it is not waited for much longer than a second. */
+uint32_t conn_bytes_max(const struct conn *c, uint32_t bytes);
+/* Messages per second that it may send at most; 0: as many as it likes. */
+uint32_t conn_messages_rate(const struct conn *c);
+bool conn_is_over_messages(const struct conn *c);
+/* Stops it if what was taken in is over a rate. */
+void conn_check_rate(struct conn *c);
+/* When reading goes on. */
+uint64_t conn_rate_due_ms(const struct conn *c);
 
 /* --- conn_read.c --- */
 /* What a handler says of the packet in front of it. */

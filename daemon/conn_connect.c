@@ -11,7 +11,7 @@
  *
  * So CONNACKs and takeovers of one client id happen on one thread, in order of arrival.
  *
- * User name and password are accepted unseen: there is no authentication yet.
+ * A user name is taken as the client says it, and a password unseen: there is no authentication yet.
  */
 #include "conn.h"
 
@@ -222,8 +222,10 @@ static enum take open_session(struct conn *c, const struct mqtt_connect *cn, boo
 	struct session *s;
 	struct conn *old;
 	bool is_present, expiry_told;
-	int err = session_attach(c->rt->broker, c, cn->clientid.s, cn->clientid.bytes,
-		cn->clean_start, &s, &is_present, &old);
+	int err = conn_user_begin(c, cn);
+	if (!err)
+		err = session_attach(c->rt->broker, c, cn->clientid.s, cn->clientid.bytes, cn->clean_start,
+			&s, &is_present, &old);
 	if (err)
 		return refuse(c, cn->version,
 			err == -ENOSPC ? MQTT_RC_QUOTA_EXCEEDED : MQTT_RC_SERVER_UNAVAILABLE);
@@ -231,8 +233,7 @@ static enum take open_session(struct conn *c, const struct mqtt_connect *cn, boo
 		conn_taken_over(old);
 	c->session = s;
 	c->version = cn->version;
-	if (rates_recall(c->rt->conns->rates, cn->clientid, &c->rate))
-		rate_take_bytes(&c->rate, c->rt->conf, received, c->active_ms);
+	conn_rate_begin(c, cn, received);
 	set_limits(c, s, cn, &expiry_told);
 	err = set_will(s, cn, ring_now_ms(c->rt->ring));
 	c->state = CONN_OPEN;

@@ -23,7 +23,12 @@ uint32_t payload_streams(void)
 	return atomic_load(&streams_count);
 }
 
-enum { COLLECT_BYTES_MIN = 16 * 1024, TAKE_BYTES_MAX = 1 << 20 };
+enum {
+	COLLECT_BYTES_MIN = 16 * 1024,
+	/* In one go; with a limit on bytes, less. */
+	TAKE_BYTES_MAX = 1 << 20,
+	PULL_BYTES_MAX = 8 << 20,
+};
 
 static void end_drain(struct conn *c, const struct payload *pl)
 {
@@ -118,7 +123,7 @@ static int grow(const struct conn *c, struct payload *pl)
 /* Bytes or −errno of the socket, 0 at its end. */
 static int take(struct conn *c, struct payload *pl)
 {
-	uint32_t bytes = rate_bytes_max(c->rt->conf, TAKE_BYTES_MAX);
+	uint32_t bytes = conn_bytes_max(c, TAKE_BYTES_MAX);
 	if (bytes > pl->left)
 		bytes = pl->left;
 	int n;
@@ -150,7 +155,7 @@ static enum step stream_step(struct conn *c, struct payload *pl, uint32_t *ret_b
 	/* Set before the call, since the segment may say within it that it wants to go on in the
 	 * next turn. */
 	c->stops |= STOP_SEGMENT;
-	enum ingest_pull pulled = ingest_pull(pl->seg, c->fd);
+	enum ingest_pull pulled = ingest_pull(pl->seg, c->fd, conn_bytes_max(c, PULL_BYTES_MAX));
 	*ret_bytes = before - (pulled == INGEST_DONE ? 0 : ingest_left(pl->seg));
 	conn_count_received(c, *ret_bytes);
 	switch (pulled) {

@@ -319,7 +319,7 @@ static enum take take_arrival(struct conn *c, struct arrival *a, uint32_t *ret_u
 	struct payload pl = {.kind = PAYLOAD_DRAIN, .qos = a->p.qos, .packet_id = a->p.packet_id};
 	filecmd_parse(a->p.topic.s, a->p.topic.bytes, &a->cmd);
 	a->id = (struct upload_id){c->session->clientid, c->session->clientid_bytes, a->cmd.fileid,
-		(uint32_t)a->cmd.fileid_bytes};
+		(uint32_t)a->cmd.fileid_bytes, c->user};
 	if (is_repeated(c, &a->p, &pl.end))
 		return begin(c, a, &pl, ret_used);
 	/* Only QoS 2 is held to Receive Maximum [MQTT-3.3.4-7]: clients in use queue all their QoS
@@ -368,7 +368,7 @@ void conn_publish_whole(struct conn *c, const uint8_t *data, uint32_t bytes, str
 		struct filecmd cmd;
 		filecmd_parse(rp->topic, rp->topic_bytes, &cmd);
 		struct upload_id id = {rp->clientid, rp->clientid_bytes, cmd.fileid,
-			(uint32_t)cmd.fileid_bytes};
+			(uint32_t)cmd.fileid_bytes, c->user};
 		do_init(c, &id, data + head_bytes, p.payload_bytes, rp);
 	}
 }
@@ -378,7 +378,7 @@ void conn_command_whole(struct conn *c, struct reply *rp)
 	struct filecmd cmd;
 	filecmd_parse(rp->topic, rp->topic_bytes, &cmd);
 	struct upload_id id = {rp->clientid, rp->clientid_bytes, cmd.fileid,
-		(uint32_t)cmd.fileid_bytes};
+		(uint32_t)cmd.fileid_bytes, c->user};
 	execute(c, &id, &cmd, rp);
 }
 

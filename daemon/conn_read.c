@@ -28,7 +28,7 @@ enum {
 	/* After a large segment, when something else stands before the next head: so little of its
 	 * payload is copied. */
 	READ_BYTES_LARGE = 4096,
-	/* With limits.client_messages_rate. */
+	/* With a limit on messages. */
 	READ_BYTES_PACED = 8192,
 	READ_BYTES_PER_MESSAGE = 256,
 	READ_MS_PACED = 20,
@@ -93,7 +93,7 @@ void conn_count_received(struct conn *c, uint32_t bytes)
 {
 	STAT_ADD(c->rt, bytes_received, bytes);
 	c->active_ms = ring_now_ms(c->rt->ring);
-	rate_take_bytes(&c->rate, c->rt->conf, bytes, c->active_ms);
+	conn_take_bytes(c, bytes);
 	if (__builtin_add_overflow(c->window_bytes, bytes, &c->window_bytes))
 		c->window_bytes = UINT32_MAX;
 }
@@ -107,7 +107,7 @@ static void check_room(struct conn *c)
 	if (conn_unsent(c) > UNSENT_HIGH)
 		conn_stop(c, STOP_OUTPUT);
 	/* Bytes that are here already are paid for; they count before the next reading. */
-	if (rate_is_over(&c->rate.messages, ring_now_ms(c->rt->ring)))
+	if (conn_is_over_messages(c))
 		conn_check_rate(c);
 }
 
@@ -174,7 +174,7 @@ static void take_packets(struct conn *c, const struct input *in)
 			conn_stash(c, rest.data, rest.bytes);
 			return;
 		}
-		rate_take_packet(&c->rate, c->rt->conf, rest.data[0] >> 4, c->active_ms);
+		conn_take_packet(c, rest.data[0] >> 4);
 		at += used;
 	}
 }
@@ -228,22 +228,24 @@ static bool stash_is_whole(const struct conn *c)
 		&header_bytes) == 0 && c->stash_bytes - header_bytes >= remaining;
 }
 
-/* How much to read behind the stash. Where messages are limited, what is read beyond those that may
- * be handled is copied into the stash and out of it again until their time has come: so nothing is
- * read behind a packet that is whole, and little otherwise, but as much again as there is of one
- * that is not. */
+/* How much to read behind the stash: no more than is to be waited for. Where messages are limited,
+ * what is read beyond those that may be handled is copied into the stash and out of it again until
+ * their time has come: so nothing is read behind a packet that is whole, and little otherwise. But as
+ * much again as there is of one that is not. */
 static uint32_t room_to_read(const struct conn *c, uint32_t room)
 {
-	uint64_t most = (uint64_t)c->rt->conf->limits.client_messages_rate * READ_MS_PACED / 1000 *
-		READ_BYTES_PER_MESSAGE;
+	uint64_t paced = (uint64_t)conn_messages_rate(c) * READ_MS_PACED / 1000 * READ_BYTES_PER_MESSAGE;
+	uint64_t most = conn_bytes_max(c, room);
 	if (c->last_large && room > READ_BYTES_LARGE)
 		room = READ_BYTES_LARGE;
-	if (c->rt->conf->limits.client_messages_rate == 0)
-		return room;
-	if (stash_is_whole(c))
-		return 0;
-	if (most < READ_BYTES_PACED)
-		most = READ_BYTES_PACED;
+	if (conn_messages_rate(c) > 0) {
+		if (stash_is_whole(c))
+			return 0;
+		if (paced < READ_BYTES_PACED)
+			paced = READ_BYTES_PACED;
+		if (most > paced)
+			most = paced;
+	}
 	if (most < c->stash_bytes)
 		most = c->stash_bytes;
 	return room < most ? room : (uint32_t)most;
@@ -308,7 +310,7 @@ static void read_packets(struct conn *c)
 	while (conn_is_reading(c)) {
 		uint32_t bytes = 0;
 		enum step step = c->payload ? payload_step(c, &bytes) : receive(c, &bytes);
-		if (c->rate.bytes.until_ns)
+		if (c->rate.bytes.until_ns || c->user_rate.bytes.until_ns)
 			conn_check_rate(c);
 		if (!conn_is_reading(c))
 			return;

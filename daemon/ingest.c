@@ -39,8 +39,8 @@ enum { EXPORT_FDS_MAX = 16, LOCKED_MAX = 16 };
 
 /* --- life ------------------------------------------------------------------------------------- */
 
-static struct seg *seg_new(struct uploads *u, struct transfer *t, const struct filecmd *cmd, uint32_t bytes,
-	struct reply *rp)
+static struct seg *seg_new(struct uploads *u, struct transfer *t, struct user *user, const struct filecmd *cmd,
+	uint32_t bytes, struct reply *rp)
 {
 	struct seg *s = calloc(1, sizeof(*s));
 	if (!s) {
@@ -56,6 +56,9 @@ static struct seg *seg_new(struct uploads *u, struct transfer *t, const struct f
 	s->is_power = rp->is_power;
 	s->has_checksum = cmd->has_checksum;
 	memcpy(s->checksum, cmd->checksum, sizeof(s->checksum));
+	/* A transfer that is open stays so while it has segments. */
+	if (t->state != TRANSFER_OPEN)
+		s->user = user_ref(user);
 	transfer_pin(t);
 	return s;
 }
@@ -105,7 +108,7 @@ void seg_set_state(struct seg *s, enum seg_state state)
 
 static void step_next_generation(struct transfer *t)
 {
-	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes};
+	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes, NULL};
 	struct transfer *head = transfer_find(t->u, &id);
 	if (head && head != t)
 		transfer_step(head);
@@ -120,6 +123,7 @@ static void seg_free(struct seg *s)
 		sys_close(s->export_fd);
 	stream_free(s);
 	buf_unref(s->buf);
+	user_leave(s->user);
 	free(s);
 	if (!t->gone || t->segs)
 		transfer_step(t);
@@ -317,13 +321,13 @@ static void seg_requeue(struct seg *s, struct transfer *to)
 static void seg_to_next_generation(struct seg *s)
 {
 	struct transfer *t = s->t;
-	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes};
+	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes, NULL};
 	struct transfer *head = t->gone ? transfer_find(s->u, &id) : t;
 	int err = 0;
 	if (!head)
 		err = -EIO;
 	else if (head->state == TRANSFER_EXPORTED)
-		head = transfer_next_generation(head, &err);
+		head = transfer_next_generation(head, s->user, &err);
 	if (!err)
 		err = transfer_reserve_to(head, seg_end(s));
 	if (err)
@@ -619,7 +623,7 @@ static void fail_queued(struct transfer *t, int err)
  * locked follows when the segment before it has gone, so the order of overlapping ones is kept. */
 static void move_on(struct transfer *t)
 {
-	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes};
+	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes, NULL};
 	struct transfer *head = transfer_find(t->u, &id);
 	for (struct seg *s = t->segs, *next; s && head; s = next) {
 		next = s->next;
@@ -713,7 +717,7 @@ void ingest_small(struct uploads *u, const struct upload_id *id, const struct fi
 		return;
 	}
 	struct transfer *t = find_or_open(u, id, cmd, payload_bytes, rp);
-	struct seg *s = t ? seg_new(u, t, cmd, payload_bytes, rp) : NULL;
+	struct seg *s = t ? seg_new(u, t, id->user, cmd, payload_bytes, rp) : NULL;
 	if (!s)
 		return;
 	s->buf = b;
@@ -745,7 +749,7 @@ struct seg *ingest_open(struct uploads *u, const struct upload_id *id, const str
 	uint32_t payload_bytes, struct reply *rp)
 {
 	struct transfer *t = find_or_open(u, id, cmd, payload_bytes, rp);
-	struct seg *s = t ? seg_new(u, t, cmd, payload_bytes, rp) : NULL;
+	struct seg *s = t ? seg_new(u, t, id->user, cmd, payload_bytes, rp) : NULL;
 	if (s)
 		list_push(t, s);
 	return s;

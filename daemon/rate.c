@@ -20,12 +20,12 @@ struct rates {
 	struct place *places; /* NULL: no rate is limited */
 };
 
-int rates_new(const struct conf *conf, struct rates **ret)
+int rates_new(bool is_limited, struct rates **ret)
 {
 	struct rates *rs = calloc(1, sizeof(*rs));
 	if (!rs)
 		return -ENOMEM;
-	if (conf->limits.client_bytes_rate || conf->limits.client_messages_rate) {
+	if (is_limited) {
 		rs->places = calloc(PLACES, sizeof(struct place));
 		if (!rs->places) {
 			free(rs);
@@ -45,19 +45,19 @@ void rates_free(struct rates *rs)
 	free(rs);
 }
 
-static struct place *place_of(const struct rates *rs, struct mqtt_str clientid, uint64_t *ret_hash)
+static struct place *place_of(const struct rates *rs, struct mqtt_str name, uint64_t *ret_hash)
 {
-	*ret_hash = XXH3_64bits_withSeed(clientid.s, clientid.bytes, rs->seed);
+	*ret_hash = XXH3_64bits_withSeed(name.s, name.bytes, rs->seed);
 	*ret_hash += *ret_hash == 0;
 	return &rs->places[*ret_hash % PLACES];
 }
 
-bool rates_recall(const struct rates *rs, struct mqtt_str clientid, struct rate *ret)
+bool rates_recall(const struct rates *rs, struct mqtt_str name, struct rate *ret)
 {
 	uint64_t hash;
 	if (!rs->places)
 		return false;
-	const struct place *p = place_of(rs, clientid, &hash);
+	const struct place *p = place_of(rs, name, &hash);
 	if (p->hash != hash)
 		return false;
 	*ret = p->rate;
@@ -69,12 +69,12 @@ static uint64_t paid_until_ns(const struct rate *r)
 	return r->bytes.until_ns > r->messages.until_ns ? r->bytes.until_ns : r->messages.until_ns;
 }
 
-void rates_keep(struct rates *rs, struct mqtt_str clientid, const struct rate *r)
+void rates_keep(struct rates *rs, struct mqtt_str name, const struct rate *r)
 {
 	uint64_t hash;
 	if (!rs->places)
 		return;
-	struct place *p = place_of(rs, clientid, &hash);
+	struct place *p = place_of(rs, name, &hash);
 	if (p->hash == hash || paid_until_ns(&p->rate) <= paid_until_ns(r))
 		*p = (struct place){hash, *r};
 }

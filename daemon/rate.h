@@ -26,12 +26,13 @@ struct rate {
 	struct pace bytes, messages;
 };
 
-/* 0 or −ENOMEM. */
-int rates_new(const struct conf *conf, struct rates **ret);
+/* Without limits nothing is to be remembered. 0 or −ENOMEM. */
+int rates_new(bool is_limited, struct rates **ret);
 void rates_free(struct rates *rs); /* NULL is fine */
-/* What the client owes from its last connection. False: that is not known, *ret is as it was. */
-bool rates_recall(const struct rates *rs, struct mqtt_str clientid, struct rate *ret);
-void rates_keep(struct rates *rs, struct mqtt_str clientid, const struct rate *r);
+/* What the client (or the user, in user.h's) owes from its last connection. False: that is not known,
+ * *ret is as it was. */
+bool rates_recall(const struct rates *rs, struct mqtt_str name, struct rate *ret);
+void rates_keep(struct rates *rs, struct mqtt_str name, const struct rate *r);
 
 static inline void rate_take_bytes(struct rate *r, const struct conf *conf, uint32_t bytes, uint64_t now_ms)
 {
@@ -39,10 +40,15 @@ static inline void rate_take_bytes(struct rate *r, const struct conf *conf, uint
 		pace_take(&r->bytes, conf->limits.client_bytes_rate, bytes, now_ms * 1000000);
 }
 
+static inline bool rate_counts_packet(uint8_t type)
+{
+	return type == MQTT_PUBLISH || type == MQTT_SUBSCRIBE || type == MQTT_UNSUBSCRIBE ||
+		type == MQTT_PINGREQ;
+}
+
 static inline void rate_take_packet(struct rate *r, const struct conf *conf, uint8_t type, uint64_t now_ms)
 {
-	if (conf->limits.client_messages_rate && (type == MQTT_PUBLISH || type == MQTT_SUBSCRIBE ||
-		type == MQTT_UNSUBSCRIBE || type == MQTT_PINGREQ))
+	if (conf->limits.client_messages_rate && rate_counts_packet(type))
 		pace_take(&r->messages, conf->limits.client_messages_rate, 1, now_ms * 1000000);
 }
 

@@ -21,6 +21,8 @@ struct past {
 	struct cover cover, synced; /* synced: the part of cover that is on the disk */
 	bool broken;                /* the staging file failed to sync */
 	char *former;               /* the name of the staging file before it was replaced */
+	char *user;                 /* owned: whom it counts against; NULL: nobody */
+	uint32_t user_bytes;
 	uint32_t (*mids)[8];
 	uint32_t mids_count;
 	struct exported exported;

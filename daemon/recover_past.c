@@ -16,6 +16,7 @@ static void past_free(struct past *p)
 	cover_fini(&p->cover);
 	cover_fini(&p->synced);
 	free(p->former);
+	free(p->user);
 	free((char *)p->open.clientid);
 	free((char *)p->open.fileid);
 	free((char *)p->open.text);
@@ -211,6 +212,9 @@ int recover_apply(struct recovery *rc, const struct record *r)
 		return recover_keep_synced(p);
 	case RECORD_STAGING:
 		return apply_staging(p, r);
+	case RECORD_USER:
+		p->user_bytes = r->text_bytes;
+		return replace_span(&p->user, r->text, r->text_bytes);
 	case RECORD_SYNC_MARK:
 	case RECORD_CHECKPOINT_END:
 		break;

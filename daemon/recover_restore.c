@@ -68,6 +68,21 @@ static int believe(struct recovery *rc, struct past *p, const struct transfer *t
 	return 0;
 }
 
+/* Counts it as open, whatever the limits are by now. 0 or −ENOMEM. */
+static int count(const struct recovery *rc, const struct past *p, struct transfer *t, uint64_t reserved)
+{
+	struct user *user = NULL;
+	if (p->user) {
+		user = user_enter(rc->store->users, (struct mqtt_str){p->user, p->user_bytes});
+		if (!user)
+			return -ENOMEM;
+		user_count(user, reserved);
+	}
+	transfer_count(t, user, reserved);
+	user_leave(user);
+	return 0;
+}
+
 /* Gives the transfer the content that is believed. 0 or −errno: whether the file is there is not known. */
 static int trust_content(struct recovery *rc, struct past *p, struct transfer *t)
 {
@@ -90,7 +105,8 @@ static int trust_content(struct recovery *rc, struct past *p, struct transfer *t
 	cover_init(&p->synced, UINT32_MAX);
 	uint64_t reserved = p->reserved > end ? p->reserved : end;
 	uint64_t allocated = st.blocks_bytes < reserved ? st.blocks_bytes : reserved;
-	transfer_count(t, reserved);
+	if (count(rc, p, t, reserved) < 0)
+		return -ENOMEM;
 	t->allocated = allocated;
 	t->fallocated = t->staging_exists && t->has_meta && t->meta.has_size && st.size >= t->meta.size &&
 		st.blocks_bytes >= t->meta.size ? t->meta.size : 0;
@@ -159,7 +175,7 @@ static bool replay_window_over(const struct recovery *rc, const struct past *p)
 
 static int restore(struct recovery *rc, struct past *p, struct reactor **reactors, uint32_t count)
 {
-	struct upload_id id = {p->open.clientid, p->open.clientid_bytes, p->open.fileid, p->open.fileid_bytes};
+	struct upload_id id = {p->open.clientid, p->open.clientid_bytes, p->open.fileid, p->open.fileid_bytes, NULL};
 	struct uploads *u = reactors[reactor_owner(id.clientid, id.clientid_bytes, count)]->uploads;
 	struct transfer *before = transfer_find(u, &id);
 	if (before && before->state != TRANSFER_EXPORTED) {

@@ -39,6 +39,7 @@ struct seg {
 	struct uploads *u;
 	struct transfer *t;        /* pinned */
 	struct reply *reply;       /* NULL once answered */
+	struct user *user;         /* referred to; who begins the next generation with it; NULL: none, or it can't */
 	uint64_t off;
 	uint32_t bytes;
 	enum seg_state state;

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "ring.h"
+#include "user.h"
 
 enum { SPACE_MS = 50, LOCK_MS = 2000, INODES_MIN = 16 };
 
@@ -133,7 +134,9 @@ int store_open(const struct conf *conf, struct store **ret, char *ret_error, siz
 	sys_umask_clear();
 	s->export_path = strdup(conf->export.dir ? conf->export.dir : path);
 	snprintf(ret_error, error_max, "out of memory at start");
-	int err = s->export_path ? open_all(s, ret_error, error_max) : -ENOMEM;
+	int err = s->export_path ? users_new(conf, &s->users) : -ENOMEM;
+	if (!err)
+		err = open_all(s, ret_error, error_max);
 	if (err) {
 		store_close(s);
 		return err;
@@ -151,6 +154,7 @@ void store_close(struct store *s)
 		if (fds[i] >= 0)
 			sys_close(fds[i]);
 	}
+	users_free(s->users);
 	free(s->export_path);
 	free(s);
 }
@@ -175,9 +179,7 @@ static bool read_space_if_old(struct store *s, uint64_t now_ms)
 	return false;
 }
 
-/* Adds n unless the total would pass max. Reactors admit at the same time: the last bytes go to one
- * of them. */
-static bool add_within(_Atomic uint64_t *total, uint64_t n, uint64_t max)
+bool store_add_within(_Atomic uint64_t *total, uint64_t n, uint64_t max)
 {
 	uint64_t was = atomic_load(total);
 	do {
@@ -190,7 +192,7 @@ static bool add_within(_Atomic uint64_t *total, uint64_t n, uint64_t max)
 static bool add_unallocated(struct store *s, uint64_t bytes, uint64_t kept)
 {
 	uint64_t free_bytes = atomic_load(&s->free_bytes);
-	return free_bytes >= kept && add_within(&s->unallocated_bytes, bytes, free_bytes - kept);
+	return free_bytes >= kept && store_add_within(&s->unallocated_bytes, bytes, free_bytes - kept);
 }
 
 /* Leaves `kept` bytes free. */
@@ -204,7 +206,7 @@ static int reserve(struct store *s, uint64_t bytes, uint64_t kept, uint64_t now_
 	if (!fits)
 		return -ENOSPC;
 	uint64_t staged_max = s->conf->transfer.staged_bytes_max;
-	if (!add_within(&s->staged_bytes, bytes, staged_max ? staged_max : UINT64_MAX)) {
+	if (!store_add_within(&s->staged_bytes, bytes, staged_max ? staged_max : UINT64_MAX)) {
 		atomic_fetch_sub(&s->unallocated_bytes, bytes);
 		return -EDQUOT;
 	}
@@ -236,7 +238,7 @@ bool store_is_low(struct store *s, uint64_t now_ms)
 
 int store_reserve(struct store *s, uint64_t bytes, uint64_t now_ms)
 {
-	if (!add_within(&s->open_count, 1, s->conf->transfer.open_max))
+	if (!store_add_within(&s->open_count, 1, s->conf->transfer.open_max))
 		return -EDQUOT;
 	if (read_space_if_old(s, now_ms) && atomic_load(&s->free_inodes) < INODES_MIN)
 		read_space(s, now_ms);

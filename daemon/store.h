@@ -14,8 +14,11 @@
 #include <stdint.h>
 #include "conf.h"
 
+struct users;
+
 struct store {
 	const struct conf *conf;
+	struct users *users;                /* user.h */
 	int data_fd, staging_fd, journal_fd, export_fd;
 	int set_fd;                         /* in journal/: the files written now (journal_set.h); −1 before recovery */
 	char *export_path;
@@ -42,6 +45,9 @@ void store_close(struct store *s); /* NULL is fine */
 int store_reserve(struct store *s, uint64_t bytes, uint64_t now_ms);
 /* More for a transfer that is open already, down to transfer.disk_free_stop. Errors as above. */
 int store_reserve_more(struct store *s, uint64_t bytes, uint64_t now_ms);
+/* Adds n unless the total would pass max. Reactors admit at the same time: the last bytes go to one of
+ * them. */
+bool store_add_within(_Atomic uint64_t *total, uint64_t n, uint64_t max);
 /* Is less space free than transfer.disk_free_stop? */
 bool store_is_low(struct store *s, uint64_t now_ms);
 void store_release(struct store *s, uint64_t bytes);

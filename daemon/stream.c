@@ -15,12 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include "log.h"
-#include "rate.h"
 #include "segment.h"
 #include "spool.h"
-
-/* Of a connection's turn; less with limits.client_bytes_rate. */
-enum { PULL_BYTES_MAX = 8 << 20 };
 
 struct stream {
 	struct seg *seg;
@@ -291,9 +287,8 @@ static uint32_t smaller(uint32_t a, uint32_t b)
 	return a < b ? a : b;
 }
 
-static enum ingest_pull throw_away(struct stream *st, int sock_fd)
+static enum ingest_pull throw_away(struct stream *st, int sock_fd, uint32_t budget)
 {
-	uint32_t budget = rate_bytes_max(st->seg->u->conf, PULL_BYTES_MAX);
 	while (st->taken < st->seg->bytes) {
 		int n = sock_discard(sock_fd, smaller(st->seg->bytes - st->taken, budget));
 		if (n == -EAGAIN)
@@ -323,13 +318,13 @@ static enum ingest_pull give_up(struct stream *st, int err)
 	return next_turn(st);
 }
 
-enum ingest_pull ingest_pull(struct seg *s, int sock_fd)
+enum ingest_pull ingest_pull(struct seg *s, int sock_fd, uint32_t bytes_max)
 {
 	struct stream *st = s->stream;
-	uint32_t budget = rate_bytes_max(s->u->conf, PULL_BYTES_MAX);
+	uint32_t budget = bytes_max;
 	st->waiting = false;
 	if (st->failed)
-		return throw_away(st, sock_fd);
+		return throw_away(st, sock_fd, budget);
 	if (!st->target_open)
 		return wait(st);
 	write_prefix(st);

@@ -122,6 +122,9 @@ static void transfer_free(struct transfer *t)
 	t->u->ended_count -= t->ended;
 	content_fini(t);
 	meta_fini(&t->meta);
+	if (t->user) /* it was open to the end of the daemon */
+		user_release(t->user, t->reserved);
+	user_leave(t->user);
 	free(t->staging);
 	free(t->exported.path);
 	free(t->clientid);
@@ -232,6 +235,12 @@ static void transfer_end(struct transfer *t)
 	transfer_unpin(t);
 }
 
+static struct record user_record(const struct transfer *t)
+{
+	struct mqtt_str name = user_name(t->user);
+	return (struct record){.type = RECORD_USER, .tid = t->tid, .text = name.s, .text_bytes = name.bytes};
+}
+
 void transfer_record_open(struct transfer *t)
 {
 	struct record r = {.type = RECORD_OPEN, .tid = t->tid, .generation = t->generation, .epoch = t->epoch,
@@ -239,6 +248,10 @@ void transfer_record_open(struct transfer *t)
 		.fileid = t->fileid, .fileid_bytes = t->fileid_bytes, .text = t->staging,
 		.text_bytes = (uint32_t)strlen(t->staging)};
 	journal_append(t->u->rt->journal, &r);
+	if (t->user) {
+		r = user_record(t);
+		journal_append(t->u->rt->journal, &r);
+	}
 }
 
 static uint64_t ttl_ms(const struct transfer *t)
@@ -373,11 +386,11 @@ void transfer_to_exported(struct transfer *t)
 	transfer_remember(t);
 }
 
-struct transfer *transfer_next_generation(struct transfer *t, int *ret_err)
+struct transfer *transfer_next_generation(struct transfer *t, struct user *user, int *ret_err)
 {
 	struct uploads *u = t->u;
 	assert(t->state == TRANSFER_EXPORTED);
-	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes};
+	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes, user};
 	uint64_t bytes = t->cover.bytes ? t->exported.size : 0; /* replays to be seeded */
 	struct meta meta = {0};
 	int err = t->has_meta ? meta_copy(&meta, &t->meta) : 0;
@@ -392,12 +405,11 @@ struct transfer *transfer_next_generation(struct transfer *t, int *ret_err)
 		t->generation + 1, t);
 	if (!next) {
 		meta_fini(&meta);
-		store_allocated(u->store, bytes);
-		store_release(u->store, bytes);
+		transfer_admit_undo(u, user, bytes);
 		*ret_err = -ENOMEM;
 		return NULL;
 	}
-	transfer_count(next, bytes);
+	transfer_count(next, user, bytes);
 	transfer_record_open(next);
 	next->meta = meta;
 	next->has_meta = t->has_meta;
@@ -451,6 +463,10 @@ static void checkpoint_one(const struct transfer *t, void (*put)(void *, const s
 		.fileid = t->fileid, .fileid_bytes = t->fileid_bytes, .text = t->staging,
 		.text_bytes = (uint32_t)strlen(t->staging)};
 	put(arg, &r);
+	if (t->user) {
+		r = user_record(t);
+		put(arg, &r);
+	}
 	size_t bytes;
 	char *json = t->has_meta ? meta_to_json(&t->meta, &bytes) : NULL;
 	if (json) {

@@ -24,6 +24,7 @@
 #include "store.h"
 #include "timers.h"
 #include "upload.h"
+#include "user.h"
 #include "verify.h"
 
 enum transfer_state {
@@ -65,6 +66,7 @@ struct pending {
 	struct reply *reply;
 	struct outcome *outcome; /* owned; NULL: success */
 	struct meta *meta;       /* owned; of an init that waits for an abort */
+	struct user *user;       /* of such an init: referred to; NULL: none */
 	struct journal_waiter waiter;
 };
 
@@ -132,6 +134,7 @@ struct transfer {
 	int staging_err;         /* of STAGING_FAILED */
 	uint64_t reserved;       /* in the store */
 	struct account *account; /* its client's, while is_counted; NULL: without memory for one */
+	struct user *user;       /* of who opened it, while is_counted: referred to; NULL: none */
 	uint64_t allocated;      /* of it, blocks on the disk (written or preallocated) */
 	uint64_t fallocated;     /* preallocated: the size of the file is at least this */
 	bool no_fallocate;       /* the file system has none */
@@ -263,9 +266,9 @@ void transfer_lose(struct transfer *t, int err);
 /* The transfer leaves the table; its staging file is deleted, its previous generation comes back.
  * type: ABORTED, EXPIRED, or FORGET for one that never was (no event). */
 void transfer_drop(struct transfer *t, enum record_type type);
-/* The next generation of an exported transfer, seeded with the replays acknowledged so far. NULL:
- * *ret_err. */
-struct transfer *transfer_next_generation(struct transfer *t, int *ret_err);
+/* The next generation of an exported transfer, opened by user, seeded with the replays acknowledged so
+ * far. NULL: *ret_err. */
+struct transfer *transfer_next_generation(struct transfer *t, struct user *user, int *ret_err);
 /* Journals m as its metadata. 0 or −ENOMEM. */
 int transfer_record_meta(struct transfer *t, const struct meta *m);
 /* Published: becomes a memory of itself. */
@@ -294,13 +297,16 @@ void transfer_wake_gates(struct transfer *t);
 void uploads_checkpoint(void *arg, void (*put)(void *put_arg, const struct record *r), void *put_arg);
 
 /* --- admit.c --- */
-/* Room for a transfer: store_reserve and the limits per client. 0 or −ENOSPC, −EDQUOT, −EFBIG. */
+/* Room for a transfer: store_reserve and the limits per client and user. 0 or −ENOSPC, −EDQUOT,
+ * −EFBIG. */
 int transfer_admit(struct uploads *u, const struct upload_id *id, uint64_t bytes);
+/* It does not come to be. */
+void transfer_admit_undo(struct uploads *u, struct user *user, uint64_t bytes);
 /* Room for [0, end) in one that is counted. Errors as above. */
 int transfer_reserve_to(struct transfer *t, uint64_t end);
-/* Counts as open, with so many bytes reserved in the store; and the reverse, which releases
- * them. */
-void transfer_count(struct transfer *t, uint64_t reserved);
+/* Counts as open, with so many bytes reserved in the store and counted for the user, who is referred to
+ * from now on; and the reverse, which releases all of that. */
+void transfer_count(struct transfer *t, struct user *user, uint64_t reserved);
 void transfer_uncount(struct transfer *t);
 void accounts_free(struct accounts *as);
 

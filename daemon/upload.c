@@ -88,12 +88,11 @@ static struct transfer *open_transfer(struct uploads *u, const struct upload_id 
 	}
 	struct transfer *t = transfer_new(u, id, atomic_fetch_add(&u->store->next_tid, 1), 1, NULL);
 	if (!t) {
-		store_allocated(u->store, bytes);
-		store_release(u->store, bytes);
+		transfer_admit_undo(u, id->user, bytes);
 		*ret_err = -ENOMEM;
 		return NULL;
 	}
-	transfer_count(t, bytes);
+	transfer_count(t, id->user, bytes);
 	transfer_record_open(t);
 	transfer_touch(t);
 	return t;
@@ -177,8 +176,8 @@ static bool has_meta(const struct transfer *t, const struct meta *m)
 	return t->has_meta && meta_equal(&t->meta, m);
 }
 
-/* An init that names a transfer that is there already. */
-static void init_again(struct transfer *t, struct meta *m, struct reply *rp)
+/* An init of this user that names a transfer that is there already. */
+static void init_again(struct transfer *t, struct user *user, struct meta *m, struct reply *rp)
 {
 	struct uploads *u = t->u;
 	if (has_meta(t, m)) {
@@ -190,7 +189,7 @@ static void init_again(struct transfer *t, struct meta *m, struct reply *rp)
 			reply_after_journal(u, rp, NULL, JOURNAL_WRITTEN);
 	} else if (t->state == TRANSFER_EXPORTED) {
 		int err = 0;
-		struct transfer *next = transfer_next_generation(t, &err);
+		struct transfer *next = transfer_next_generation(t, user, &err);
 		if (next) {
 			next->own_meta = true;
 			if (!init_accept(next, m, rp) && !next->fins && !next->aborts)
@@ -221,7 +220,7 @@ static bool waits_for_end(const struct transfer *t, const struct meta *m)
 }
 
 /* Waits for the end of a fin or an abort. False: refused, for want of memory. */
-static bool init_late(struct transfer *t, struct meta *m, struct reply *rp)
+static bool init_late(struct transfer *t, struct user *user, struct meta *m, struct reply *rp)
 {
 	struct pending *p = pending_new(rp, NULL);
 	if (!p || !(p->meta = malloc(sizeof(*m)))) {
@@ -232,6 +231,7 @@ static bool init_late(struct transfer *t, struct meta *m, struct reply *rp)
 		return false;
 	}
 	*p->meta = *m;
+	p->user = user_ref(user);
 	p->next = t->late_inits;
 	t->late_inits = p;
 	return true;
@@ -246,9 +246,9 @@ static bool init_begin(struct uploads *u, const struct upload_id *id, struct met
 		err = -EFBIG;
 	struct transfer *t = err ? NULL : transfer_find(u, id);
 	if (t && waits_for_end(t, m))
-		return !init_late(t, m, rp);
+		return !init_late(t, id->user, m, rp);
 	if (t) {
-		init_again(t, m, rp);
+		init_again(t, id->user, m, rp);
 		return true;
 	}
 	if (!err)
@@ -280,7 +280,7 @@ bool upload_init(struct uploads *u, const struct upload_id *id, const char *json
 /* What they waited for is done; t may be gone, but is pinned. */
 static void late_inits_begin(struct transfer *t)
 {
-	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes};
+	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes, NULL};
 	struct pending *all = NULL;
 	while (t->late_inits) { /* reverses into the order of arrival */
 		struct pending *p = t->late_inits;
@@ -291,7 +291,9 @@ static void late_inits_begin(struct transfer *t)
 	while (all) {
 		struct pending *p = all;
 		all = p->next;
+		id.user = p->user;
 		(void)init_begin(t->u, &id, p->meta, p->reply);
+		user_leave(p->user);
 		free(p->meta);
 		free(p);
 	}
@@ -308,6 +310,7 @@ static void late_inits_skip(struct transfer *t, const struct outcome *o)
 		else
 			reply_after_journal(t->u, p->reply, NULL, JOURNAL_WRITTEN);
 		meta_fini(p->meta);
+		user_leave(p->user);
 		free(p->meta);
 		free(p);
 	}

@@ -21,6 +21,7 @@
 
 struct uploads;   /* all transfers of one reactor */
 struct seg;       /* one segment on its way from the connection to the journal */
+struct user;      /* whom a transfer that is opened counts against (user.h) */
 
 /* Commands. client and fileid are copied; the reply is handed over. */
 struct upload_id {
@@ -28,6 +29,7 @@ struct upload_id {
 	uint32_t clientid_bytes;
 	const char *fileid;
 	uint32_t fileid_bytes;
+	struct user *user; /* of the connection, for as long as the call takes; NULL: none */
 };
 
 /* True: it is being carried out. False: it waits behind a fin or an abort; nothing that came after
@@ -75,9 +77,8 @@ enum ingest_pull {
 struct seg *ingest_begin(struct uploads *u, const struct upload_id *id, const struct filecmd *cmd,
 	uint32_t payload_bytes, struct buf *b, const uint8_t *prefix, uint32_t prefix_bytes,
 	struct reply *rp, void (*resume)(void *arg), void *arg);
-/* Takes what the socket has. Works at most a bounded amount per call (then INGEST_WAIT, resumed on
- * the next turn). */
-enum ingest_pull ingest_pull(struct seg *s, int sock_fd);
+/* Takes what the socket has, bytes_max > 0 at most (then INGEST_WAIT, resumed on the next turn). */
+enum ingest_pull ingest_pull(struct seg *s, int sock_fd, uint32_t bytes_max);
 /* Payload bytes not yet taken from the socket. */
 uint32_t ingest_left(const struct seg *s);
 /* Payload bytes taken from the socket so far (for the minimum rate). */

@@ -9,7 +9,7 @@
  * HEADER, 64 bytes:
  *
  *     0   8   magic: "sluiceJ\n"
- *     8   4   version: 2; what is written in version 1 is read in the same way, it has fewer types
+ *     8   4   version: 3; what is written in versions 1 and 2 is read in the same way, they have fewer types
  *    12   4   index of the reactor that wrote the file
  *    16   8   salt: chosen at random for every file, also when a file is used again
  *    24   8   sequence number of the file among its reactor's journals
@@ -74,7 +74,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-enum { RECORD_VERSION = 2, FRAME_BYTES = 16, EXTENT_BYTES = 40, ID_BYTES_MAX = 65535 };
+enum { RECORD_VERSION = 3, FRAME_BYTES = 16, EXTENT_BYTES = 40, ID_BYTES_MAX = 65535 };
 
 static const char record_magic[8] = {'s', 'l', 'u', 'i', 'c', 'e', 'J', '\n'};
 
@@ -111,6 +111,7 @@ static const uint16_t record_fields[RECORD_TYPE_MAX + 1] = {
 	[RECORD_LOST] = FIELD_TID,
 	[RECORD_STAGING] = FIELD_TID | FIELD_TEXT,
 	[RECORD_SYNC_MARK] = FIELD_SIZE,
+	[RECORD_USER] = FIELD_TID | FIELD_TEXT,
 };
 
 /* ---- integers at a cursor; the caller has made sure of the room ---- */

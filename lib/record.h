@@ -33,7 +33,8 @@ enum record_type {
 	RECORD_LOST,        /* tid: its staging file failed to sync; what is not SYNCED is missing */
 	RECORD_STAGING,     /* tid, staging name: another file, which holds what was SYNCED */
 	RECORD_SYNC_MARK,   /* size: this journal file was on the disk up to that offset */
-	RECORD_TYPE_MAX = RECORD_SYNC_MARK,
+	RECORD_USER,        /* tid, user name: whom the transfer counts against; none: nobody */
+	RECORD_TYPE_MAX = RECORD_USER,
 };
 
 enum { RECORD_HEADER_BYTES = 64, RECORD_BYTES_MAX = 512 * 1024 };
@@ -54,7 +55,7 @@ struct record {
 	int64_t at_ms;         /* OPEN, PUBLISHED: since the epoch */
 	const char *clientid; uint32_t clientid_bytes; /* OPEN, ≤ 65535 */
 	const char *fileid;   uint32_t fileid_bytes;   /* OPEN, ≤ 65535 */
-	const char *text;     uint32_t text_bytes;     /* OPEN, STAGING: its name; META json; PUBLISHING path */
+	const char *text;     uint32_t text_bytes;     /* OPEN, STAGING: its name; META json; PUBLISHING path; USER */
 };
 
 struct record_writer {

@@ -45,7 +45,7 @@ static void pull_all(struct sent *e, const uint8_t *payload, uint32_t bytes)
 	for (int i = 0; i < 100000; i++) {
 		ssize_t n = put < bytes ? write(e->fds[1], payload + put, bytes - put) : 0;
 		put += n > 0 ? (uint32_t)n : 0;
-		enum ingest_pull p = ingest_pull(e->seg, e->fds[0]);
+		enum ingest_pull p = ingest_pull(e->seg, e->fds[0], UINT32_MAX);
 		ingest_flush(b.rt.uploads);
 		if (p == INGEST_DONE)
 			break;

@@ -436,6 +436,12 @@ Test(conf, checks_that_span_keys)
 		"configuration: verify.step is more than transfer.backlog_max; lower it.");
 	assert_check("transfer.open_max=9999", "configuration: transfer.open_client_max is more "
 					       "than transfer.open_max; lower it.");
+	assert_check("transfer.open_user_max=100000", NULL);
+	assert_check("transfer.open_user_max=100001", "configuration: transfer.open_user_max is more "
+						      "than transfer.open_max; lower it.");
+	assert_check("limits.user_bytes_rate=64KiB", NULL);
+	assert_check("limits.user_bytes_rate=65535", "configuration: limits.user_bytes_rate is below "
+						     "64KiB; raise it, or make it 0, which is no limit.");
 	assert_check("mqtt.packet_max=64KiB",
 		"configuration: mqtt.message_max is more than mqtt.packet_max; lower it.");
 	assert_check("mqtt.received_total=1MiB", "configuration: mqtt.message_max plus "

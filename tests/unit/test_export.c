@@ -459,7 +459,7 @@ Test(export, a_queue_of_failures_is_a_loop)
 	for (int i = 0; i < MANY; i++) {
 		struct caught init;
 		snprintf(names[i], sizeof(names[i]), "n%d", i);
-		ids[i] = (struct upload_id){"cam", 3, names[i], (uint32_t)strlen(names[i])};
+		ids[i] = (struct upload_id){"cam", 3, names[i], (uint32_t)strlen(names[i]), NULL};
 		upload_init(b.rt.uploads, &ids[i], "{\"name\":\"a\"}", 12, reply_for(&init));
 		settle(&b);
 		assert_ok(init);
@@ -508,7 +508,7 @@ static void fleet_send(struct fleet *f, int i)
 	struct buf *buf = bufs_take(f->b.rt.bufs);
 	uint8_t *data = noise(FILE_BYTES, 100 + (uint32_t)i);
 	snprintf(f->names[i], sizeof(f->names[i]), "n%02d", i);
-	f->ids[i] = (struct upload_id){"cam", 3, f->names[i], (uint32_t)strlen(f->names[i])};
+	f->ids[i] = (struct upload_id){"cam", 3, f->names[i], (uint32_t)strlen(f->names[i]), NULL};
 	static const char json[] = "{\"name\":\"a\",\"size\":3000}";
 	upload_init(f->b.rt.uploads, &f->ids[i], json, sizeof(json) - 1, reply_for(&init));
 	memcpy(buf->data, data, FILE_BYTES);
@@ -721,7 +721,7 @@ static void the_clients_directory_goes(void)
 	fleet_begin(&f);
 	fleet_fin(&f);
 	run("rm -r '%s/export/cam'%s", f.b.dir, "");
-	const struct upload_id id = {"cam", 3, "f1", 2};
+	const struct upload_id id = {"cam", 3, "f1", 2, NULL};
 	assert_ok(do_init(&f.b, "{\"name\":\"b\"}"));
 	assert_ok(do_small(&f.b, 0, "again", 5));
 	assert_ok(do_fin(&f.b, 5, NULL));

@@ -51,7 +51,7 @@ Test(rate, debt_outlives_the_connection)
 {
 	struct rates *rs;
 	struct rate owed = {.bytes = {5000}, .messages = {7000}}, r = {0};
-	cr_assert_eq(rates_new(&conf, &rs), 0);
+	cr_assert_eq(rates_new(true, &rs), 0);
 	rates_keep(rs, str("a"), &owed);
 	cr_expect_not(rates_recall(rs, str("b"), &r));
 	cr_expect_eq(r.bytes.until_ns, 0);
@@ -67,7 +67,7 @@ Test(rate, longer_debt_keeps_its_place)
 	struct rates *rs;
 	struct rate owed = {.bytes = {9000}}, little = {.bytes = {10}, .messages = {20}}, r = {0};
 	struct rate more = {.messages = {9001}};
-	cr_assert_eq(rates_new(&conf, &rs), 0);
+	cr_assert_eq(rates_new(true, &rs), 0);
 	rates_keep(rs, str("a"), &owed);
 	for (int with = 0; with < 2; with++) {
 		for (uint32_t i = 0; i < 100000; i++) {
@@ -97,7 +97,7 @@ Test(rate, table_is_bounded)
 {
 	struct rates *rs;
 	uint32_t remembered = 0;
-	cr_assert_eq(rates_new(&conf, &rs), 0);
+	cr_assert_eq(rates_new(true, &rs), 0);
 	for (uint32_t i = 1; i <= 100000; i++) {
 		char name[16];
 		struct rate r = {.bytes = {i}};
@@ -119,7 +119,7 @@ Test(rate, table_is_bounded)
 Test(rate, log_says_so_once_a_second)
 {
 	struct rates *rs;
-	cr_assert_eq(rates_new(&conf, &rs), 0);
+	cr_assert_eq(rates_new(true, &rs), 0);
 	cr_expect(rates_may_log(rs, 5000));
 	cr_expect_not(rates_may_log(rs, 5999));
 	cr_expect(rates_may_log(rs, 6000));

@@ -38,6 +38,7 @@ static const struct record samples[] = {
 	{.type = RECORD_LOST, .tid = 7},
 	{.type = RECORD_STAGING, .tid = 7, .text = "e1-another", .text_bytes = 10},
 	{.type = RECORD_SYNC_MARK, .size = 64},
+	{.type = RECORD_USER, .tid = 14, .text = "user\0 name", .text_bytes = 10},
 };
 
 enum { SAMPLES_COUNT = sizeof(samples) / sizeof(samples[0]) };
@@ -181,7 +182,7 @@ Test(record, layout_is_that_of_the_essay)
 
 	uint8_t header[RECORD_HEADER_BYTES];
 	record_header_encode(header, 0x0908, 0x0706, 5);
-	static const uint8_t head[56] = {'s', 'l', 'u', 'i', 'c', 'e', 'J', '\n', 2, 0, 0, 0, 5, 0, 0, 0,
+	static const uint8_t head[56] = {'s', 'l', 'u', 'i', 'c', 'e', 'J', '\n', 3, 0, 0, 0, 5, 0, 0, 0,
 		8, 9, 0, 0, 0, 0, 0, 0, 6, 7, 0, 0, 0, 0, 0, 0};
 	cr_assert_arr_eq(header, head, sizeof(head));
 }
@@ -355,7 +356,8 @@ Test(record, lengths_that_a_type_does_not_have_are_refused)
 		const struct record *s = &samples[i];
 		size_t right = put_sample(buf, s);
 		bool has_text = s->type == RECORD_OPEN || s->type == RECORD_META
-			|| s->type == RECORD_PUBLISHING || s->type == RECORD_STAGING;
+			|| s->type == RECORD_PUBLISHING || s->type == RECORD_STAGING
+			|| s->type == RECORD_USER;
 		size_t least = record_size(s);
 		if (has_text) {
 			struct record no_text = *s;
@@ -662,23 +664,25 @@ Test(record, damaged_headers_are_told_apart)
 		}
 	}
 	/* What an older program wrote is read. */
-	buf[8] = 1;
-	uint64_t sum = XXH3_64bits(buf, 56);
-	memcpy(buf + 56, &sum, 8);
-	cr_assert_eq(record_header_decode(buf, sizeof(buf), &salt, &file_seq, &reactor_idx), 0);
-	cr_assert_eq(salt, 11);
-	cr_assert_eq(file_seq, 12);
-	record_header_encode(buf, 11, 12, 13);
-	salt = 1;
-	file_seq = 2;
-	reactor_idx = 3;
+	for (uint8_t version = 1; version < 3; version++) {
+		buf[8] = version;
+		uint64_t sum = XXH3_64bits(buf, 56);
+		memcpy(buf + 56, &sum, 8);
+		cr_assert_eq(record_header_decode(buf, sizeof(buf), &salt, &file_seq, &reactor_idx), 0);
+		cr_assert_eq(salt, 11);
+		cr_assert_eq(file_seq, 12);
+		record_header_encode(buf, 11, 12, 13);
+		salt = 1;
+		file_seq = 2;
+		reactor_idx = 3;
+	}
 	/* Whole, but of another version, or with something in what must be zero. */
 	for (size_t at = 8; at < 56; at += at == 8 ? 24 : 1) {
-		buf[at] ^= 2;
+		buf[at] ^= 4;
 		uint64_t checksum = XXH3_64bits(buf, 56);
 		memcpy(buf + 56, &checksum, 8); /* the tests run on little-endian machines */
 		cr_assert_eq(record_header_decode(buf, sizeof(buf), &salt, &file_seq, &reactor_idx), -EPROTO);
-		buf[at] ^= 2;
+		buf[at] ^= 4;
 	}
 	cr_assert_eq(salt, 1);
 	cr_assert_eq(file_seq, 2);

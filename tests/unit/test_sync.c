@@ -255,7 +255,7 @@ Test(sync, many_wait_for_one)
 	for (uint32_t i = 0; i < FILES * SEGMENTS; i++) {
 		uint32_t f = i % FILES, s = i / FILES;
 		snprintf(file_id[f], sizeof(file_id[f]), "g%u", f);
-		struct upload_id id = {"cam", 3, file_id[f], 2};
+		struct upload_id id = {"cam", 3, file_id[f], 2, NULL};
 		send_small(&b, &id, s * 2000ull, data, 1000, &c[f][s]);
 		ingest_flush(b.rt.uploads);
 	}
@@ -340,7 +340,7 @@ Test(sync, files_that_fail_again_and_again)
 		cr_assert_not_null(s);
 		cr_assert_eq(write(fds[1], data + 50000, 20000), 20000);
 		for (int k = 0; k < 2000 && ingest_taken(s) < 20000; k++) {
-			(void)ingest_pull(s, fds[0]);
+			(void)ingest_pull(s, fds[0], UINT32_MAX);
 			ingest_flush(b.rt.uploads);
 			turn(&b);
 		}
@@ -353,7 +353,7 @@ Test(sync, files_that_fail_again_and_again)
 		assert_fails(small, 0x80, "io_error");
 		cr_assert_eq(write(fds[1], data + 70000, 30000), 30000);
 		for (int k = 0; k < 2000 && !big.done; k++) {
-			enum ingest_pull p = ingest_pull(s, fds[0]);
+			enum ingest_pull p = ingest_pull(s, fds[0], UINT32_MAX);
 			ingest_flush(b.rt.uploads);
 			if (p == INGEST_DONE)
 				break;
@@ -407,7 +407,7 @@ Test(sync, a_directory_that_fails_to_sync)
 {
 	struct bench b;
 	uint8_t *data = noise(BYTES, 1);
-	static const struct upload_id other = {"cam", 3, "f2", 2};
+	static const struct upload_id other = {"cam", 3, "f2", 2, NULL};
 	struct caught c;
 	begin(&b);
 	assert_ok(power(&b, 0, data, 1000));

@@ -417,7 +417,6 @@ static void pulls_are_within_the_rate(bool is_failing)
 	uint32_t taken = 0, full = 0;
 	int fds[2];
 	bench_init(&b);
-	b.conf.limits.client_bytes_rate = RATE;
 	assert_ok(do_init(&b, "{\"name\":\"a\"}"));
 	if (is_failing) {
 		assert_ok(do_small(&b, 0, "x", 1));
@@ -430,7 +429,7 @@ static void pulls_are_within_the_rate(bool is_failing)
 	cr_assert_eq(write(fds[1], data, WRITTEN), WRITTEN);
 	for (int i = 0; i < 2000 && taken < WRITTEN; i++) {
 		resumed = false;
-		enum ingest_pull p = ingest_pull(s, fds[0]);
+		enum ingest_pull p = ingest_pull(s, fds[0], RATE);
 		uint32_t now = ingest_taken(s);
 		cr_assert_leq(now - taken, RATE);
 		if (now - taken == RATE) {

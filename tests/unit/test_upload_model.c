@@ -237,7 +237,7 @@ static void stream_step(struct client *cl)
 	if (cl->is_waiting)
 		return;
 	cl->is_waiting = true; /* before the call, which may already say that it goes on in the next turn */
-	switch (ingest_pull(cl->seg, cl->fds[0])) {
+	switch (ingest_pull(cl->seg, cl->fds[0], UINT32_MAX)) {
 	case INGEST_POLL:
 		cl->is_waiting = false;
 		break;
@@ -738,7 +738,8 @@ static void foreign_export(void)
 
 static void run_seed(uint64_t seed, const char *parent)
 {
-	static const struct upload_id ids[FILES] = {{"c0", 2, "f0", 2}, {"c1", 2, "f0", 2}, {"c0", 2, "%/..", 4}};
+	static const struct upload_id ids[FILES] = {{"c0", 2, "f0", 2, NULL}, {"c1", 2, "f0", 2, NULL},
+		{"c0", 2, "%/..", 4, NULL}};
 	uint64_t acks = w->acks, exports = w->exports, kills = w->kills;
 	*w = (struct world){.seed = seed, .rng = seed * 0x9e3779b97f4a7c15 + 1, .acks = acks, .exports = exports,
 		.kills = kills};

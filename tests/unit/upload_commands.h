@@ -28,7 +28,7 @@ static inline void bench_restart(struct bench *b)
 
 /* --- commands --------------------------------------------------------------------------------- */
 
-static const struct upload_id ID = {"cam", 3, "f1", 2};
+static const struct upload_id ID = {"cam", 3, "f1", 2, NULL};
 
 static bool bench_is_power; /* the commands come on a connection of durability power */
 
@@ -42,13 +42,19 @@ static inline struct reply *reply_for(struct caught *c)
 	return rp;
 }
 
-static inline struct caught do_init(struct bench *b, const char *json)
+/* Those with `_of` are for another id than ID. */
+static inline struct caught do_init_of(struct bench *b, const struct upload_id *id, const char *json)
 {
 	struct caught c;
-	upload_init(b->rt.uploads, &ID, json, (uint32_t)strlen(json), reply_for(&c));
+	upload_init(b->rt.uploads, id, json, (uint32_t)strlen(json), reply_for(&c));
 	settle(b);
 	cr_assert(c.done);
 	return c;
+}
+
+static inline struct caught do_init(struct bench *b, const char *json)
+{
+	return do_init_of(b, &ID, json);
 }
 
 static inline struct filecmd segment_cmd(uint64_t off)
@@ -56,18 +62,24 @@ static inline struct filecmd segment_cmd(uint64_t off)
 	return (struct filecmd){.verb = FILECMD_SEGMENT, .offset = off};
 }
 
-static inline struct caught do_small(struct bench *b, uint64_t off, const void *data, uint32_t bytes)
+static inline struct caught do_small_of(struct bench *b, const struct upload_id *id, uint64_t off,
+	const void *data, uint32_t bytes)
 {
 	struct caught c;
 	struct filecmd cmd = segment_cmd(off);
 	struct buf *buf = bufs_take(b->rt.bufs);
 	memcpy(buf->data, data, bytes);
-	ingest_small(b->rt.uploads, &ID, &cmd, buf, buf->data, bytes, reply_for(&c));
+	ingest_small(b->rt.uploads, id, &cmd, buf, buf->data, bytes, reply_for(&c));
 	ingest_flush(b->rt.uploads);
 	buf_unref(buf);
 	settle(b);
 	cr_assert(c.done);
 	return c;
+}
+
+static inline struct caught do_small(struct bench *b, uint64_t off, const void *data, uint32_t bytes)
+{
+	return do_small_of(b, &ID, off, data, bytes);
 }
 
 static inline void note_resume(void *arg)
@@ -98,7 +110,7 @@ static inline struct caught do_large(struct bench *b, uint64_t off, const uint8_
 	for (int i = 0; i < 100000; i++) {
 		ssize_t n = sent < bytes ? write(fds[1], data + sent, bytes - sent) : 0;
 		sent += n > 0 ? (uint32_t)n : 0;
-		enum ingest_pull p = ingest_pull(s, fds[0]);
+		enum ingest_pull p = ingest_pull(s, fds[0], UINT32_MAX);
 		ingest_flush(b->rt.uploads);
 		if (p == INGEST_DONE)
 			break;
@@ -117,7 +129,8 @@ static inline struct caught do_large(struct bench *b, uint64_t off, const uint8_
 	return c;
 }
 
-static inline struct caught do_fin(struct bench *b, uint64_t size, const uint8_t *checksum)
+static inline struct caught do_fin_of(struct bench *b, const struct upload_id *id, uint64_t size,
+	const uint8_t *checksum)
 {
 	struct caught c;
 	struct filecmd cmd = {.verb = FILECMD_FIN, .size = size};
@@ -125,10 +138,15 @@ static inline struct caught do_fin(struct bench *b, uint64_t size, const uint8_t
 		cmd.has_checksum = true;
 		memcpy(cmd.checksum, checksum, 32);
 	}
-	upload_fin(b->rt.uploads, &ID, &cmd, reply_for(&c));
+	upload_fin(b->rt.uploads, id, &cmd, reply_for(&c));
 	settle(b);
 	cr_assert(c.done);
 	return c;
+}
+
+static inline struct caught do_fin(struct bench *b, uint64_t size, const uint8_t *checksum)
+{
+	return do_fin_of(b, &ID, size, checksum);
 }
 
 static inline struct caught do_status(struct bench *b)
@@ -140,13 +158,18 @@ static inline struct caught do_status(struct bench *b)
 	return c;
 }
 
-static inline struct caught do_abort(struct bench *b)
+static inline struct caught do_abort_of(struct bench *b, const struct upload_id *id)
 {
 	struct caught c;
-	upload_abort(b->rt.uploads, &ID, reply_for(&c));
+	upload_abort(b->rt.uploads, id, reply_for(&c));
 	settle(b);
 	cr_assert(c.done);
 	return c;
+}
+
+static inline struct caught do_abort(struct bench *b)
+{
+	return do_abort_of(b, &ID);
 }
 
 static inline uint8_t *noise(uint32_t bytes, uint32_t seed)

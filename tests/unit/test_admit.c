@@ -1,0 +1,288 @@
+/*
+ * What a user's transfers count, over its client ids: from the command that opens one to its end,
+ * through generations, and over a restart. Per client id it is in tests/e2e/test_init.py.
+ */
+#include "upload_commands.h"
+#include "user.h"
+
+/* Transfers of three client ids. */
+enum { A, B, C, IDS };
+static struct upload_id ids[IDS] = {{"cam", 3, "f1", 2, NULL}, {"dog", 3, "f1", 2, NULL}, {"cat", 3, "f1", 2, NULL}};
+static const char name_a[] = "{\"name\":\"a\"}", name_b[] = "{\"name\":\"b\"}";
+
+static struct user *enter(struct bench *b, const char *name)
+{
+	struct user *x = user_enter(b->rt.store->users, (struct mqtt_str){name, (uint32_t)strlen(name)});
+	cr_assert_not_null(x);
+	return x;
+}
+
+/* All of them come on connections of this user. */
+static void set_user(struct user *x)
+{
+	for (int i = 0; i < IDS; i++)
+		ids[i].user = x;
+}
+
+/* A segment as a connection brings it: refused by its header, or stored. */
+static struct caught do_segment(struct bench *b, const struct upload_id *id, uint64_t off, const char *data,
+	uint32_t bytes)
+{
+	struct caught c = {.done = true};
+	struct filecmd cmd = segment_cmd(off);
+	if (upload_segment_admit(b->rt.uploads, id, &cmd, bytes, &c.o))
+		return do_small_of(b, id, off, data, bytes);
+	return c;
+}
+
+/* How many more the user could have now, and how many bytes. The limits are set. */
+static void assert_counts(struct bench *b, struct user *x, uint64_t open, uint64_t staged)
+{
+	uint64_t more = 0, bytes = b->conf.transfer.staged_user_max - staged;
+	while (more <= b->conf.transfer.open_user_max && !user_reserve(x, 0))
+		more++;
+	for (uint64_t i = 0; i < more; i++)
+		user_release(x, 0);
+	cr_expect_eq(more + open, b->conf.transfer.open_user_max, "%lu are open", b->conf.transfer.open_user_max - more);
+	cr_expect_not_null(user_reserve_more(x, bytes + 1), "less than %lu are staged", staged);
+	cr_expect_null(user_reserve_more(x, bytes), "more than %lu are staged", staged);
+	user_release_more(x, bytes);
+}
+
+static void set_limits(struct bench *b, uint32_t open, uint64_t staged)
+{
+	b->conf.transfer.open_user_max = open;
+	b->conf.transfer.staged_user_max = staged;
+}
+
+Test(admit, transfers_of_a_user_are_so_many)
+{
+	struct bench b;
+	bench_init(&b);
+	set_limits(&b, 2, 1000);
+	struct user *x = enter(&b, "x"), *y = enter(&b, "y");
+	set_user(x);
+	assert_ok(do_init_of(&b, &ids[A], name_a));
+	assert_ok(do_segment(&b, &ids[B], 0, "abc", 3)); /* its first segment opens it */
+	assert_counts(&b, x, 2, 3);
+	assert_fails(do_init_of(&b, &ids[C], name_a), 0x97, "quota_exceeded");
+	assert_fails(do_segment(&b, &ids[C], 0, "a", 1), 0x97, "quota_exceeded");
+	assert_ok(do_init_of(&b, &ids[B], name_a)); /* those that are there go on */
+	assert_ok(do_segment(&b, &ids[A], 0, "ab", 2));
+	assert_counts(&b, x, 2, 5);
+	set_user(y);
+	assert_ok(do_init_of(&b, &ids[C], name_a));
+	assert_ok(do_segment(&b, &ids[A], 2, "c", 1)); /* still x's */
+	assert_counts(&b, y, 1, 0);
+	assert_counts(&b, x, 2, 6);
+	assert_ok(do_fin_of(&b, &ids[A], 3, NULL));
+	assert_counts(&b, x, 1, 3);
+	assert_ok(do_abort_of(&b, &ids[B]));
+	assert_counts(&b, x, 0, 0);
+	set_user(NULL);
+	assert_ok(do_abort_of(&b, &ids[C]));
+	assert_counts(&b, y, 0, 0);
+	user_leave(x);
+	user_leave(y);
+	cr_expect_eq(users_count(b.rt.store->users), 0);
+	assert_ok(do_init_of(&b, &ids[B], name_a)); /* of no user */
+	cr_expect_eq(users_count(b.rt.store->users), 0);
+	bench_fini(&b);
+}
+
+Test(admit, bytes_of_a_user_are_so_many)
+{
+	struct bench b;
+	bench_init(&b);
+	set_limits(&b, 10, 1000);
+	struct user *x = enter(&b, "x");
+	set_user(x);
+	assert_fails(do_init_of(&b, &ids[A], "{\"name\":\"a\",\"size\":1001}"), 0x97, "quota_exceeded");
+	assert_counts(&b, x, 0, 0);
+	assert_ok(do_init_of(&b, &ids[A], "{\"name\":\"a\",\"size\":600}"));
+	assert_ok(do_segment(&b, &ids[B], 300, "x", 1));
+	assert_counts(&b, x, 2, 901);
+	assert_fails(do_segment(&b, &ids[B], 400, "x", 1), 0x97, "quota_exceeded");
+	assert_ok(do_segment(&b, &ids[B], 0, "x", 1)); /* below what it reaches already */
+	assert_ok(do_segment(&b, &ids[B], 399, "x", 1));
+	assert_counts(&b, x, 2, 1000);
+	assert_fails(do_init_of(&b, &ids[C], "{\"name\":\"a\",\"size\":1}"), 0x97, "quota_exceeded");
+	assert_ok(do_init_of(&b, &ids[C], name_a));
+	assert_ok(do_abort_of(&b, &ids[A]));
+	assert_counts(&b, x, 2, 400);
+	user_leave(x);
+	bench_fini(&b);
+}
+
+/* What the daemon as a whole, or its disk, has no room for is not the user's either. */
+Test(admit, what_the_store_refuses_is_given_back)
+{
+	struct bench b;
+	bench_init(&b);
+	set_limits(&b, 2, 100000);
+	b.conf.transfer.staged_bytes_max = 1000;
+	struct user *x = enter(&b, "x");
+	set_user(x);
+	for (int i = 0; i < 3; i++)
+		assert_fails(do_init_of(&b, &ids[A], "{\"name\":\"a\",\"size\":1001}"), 0x97, "quota_exceeded");
+	assert_counts(&b, x, 0, 0);
+	assert_ok(do_init_of(&b, &ids[A], "{\"name\":\"a\",\"size\":900}"));
+	for (int i = 0; i < 3; i++)
+		assert_fails(do_segment(&b, &ids[A], 1000, "x", 1), 0x97, "quota_exceeded");
+	assert_counts(&b, x, 1, 900);
+	user_leave(x);
+	bench_fini(&b);
+}
+
+/* The next generation of a finished file is another transfer: of whoever begins it, be it by an init or
+ * by a segment that differs. */
+Test(admit, a_generation_is_of_who_begins_it)
+{
+	struct bench b;
+	bench_init(&b);
+	set_limits(&b, 1, 1000);
+	struct user *x = enter(&b, "x"), *y = enter(&b, "y");
+	set_user(x);
+	assert_ok(do_init_of(&b, &ids[A], name_a));
+	assert_ok(do_segment(&b, &ids[A], 0, "abc", 3));
+	assert_ok(do_fin_of(&b, &ids[A], 3, NULL));
+	assert_counts(&b, x, 0, 0);
+	set_user(y);
+	assert_ok(do_segment(&b, &ids[A], 0, "abc", 3)); /* a replay: nothing is opened */
+	assert_counts(&b, y, 0, 0);
+	assert_ok(do_segment(&b, &ids[A], 0, "xbc", 3));
+	assert_counts(&b, x, 0, 0);
+	assert_counts(&b, y, 1, 3);
+	assert_ok(do_fin_of(&b, &ids[A], 3, NULL));
+	assert_counts(&b, y, 0, 0);
+	assert_ok(do_init_of(&b, &ids[A], name_b));
+	assert_counts(&b, y, 1, 0);
+	assert_fails(do_init_of(&b, &ids[B], name_a), 0x97, "quota_exceeded");
+	assert_ok(do_abort_of(&b, &ids[A])); /* the finished one is back */
+	assert_counts(&b, y, 0, 0);
+	assert_ok(do_init_of(&b, &ids[B], name_a));
+	assert_fails(do_segment(&b, &ids[A], 0, "zbc", 3), 0x97, "quota_exceeded");
+	assert_fails(do_init_of(&b, &ids[A], name_b), 0x97, "quota_exceeded");
+	user_leave(x);
+	user_leave(y);
+	bench_fini(&b);
+}
+
+/* An init that waits behind a fin is its connection's user's, also when that has gone meanwhile. */
+Test(admit, an_init_that_waits_keeps_its_user)
+{
+	struct bench b;
+	struct caught c[2], small, fin;
+	struct filecmd cmd = {.verb = FILECMD_FIN, .size = 3}, seg = segment_cmd(0);
+	bench_init(&b);
+	set_limits(&b, 1, 1000);
+	set_user(NULL);
+	assert_ok(do_init_of(&b, &ids[A], name_a));
+	struct buf *buf = bufs_take(b.rt.bufs);
+	memcpy(buf->data, "abc", 3);
+	ingest_small(b.rt.uploads, &ids[A], &seg, buf, buf->data, 3, reply_for(&small));
+	ingest_flush(b.rt.uploads);
+	buf_unref(buf);
+	upload_fin(b.rt.uploads, &ids[A], &cmd, reply_for(&fin));
+	struct user *x = enter(&b, "x");
+	set_user(x);
+	cr_assert_not(upload_init(b.rt.uploads, &ids[A], name_b, 12, reply_for(&c[0])));
+	cr_assert_not(upload_init(b.rt.uploads, &ids[A], name_b, 12, reply_for(&c[1])));
+	user_leave(x);
+	cr_expect_eq(users_count(b.rt.store->users), 1, "the inits refer to it");
+	settle(&b);
+	assert_ok(fin);
+	assert_ok(c[0]);
+	assert_ok(c[1]);
+	cr_expect_eq(users_count(b.rt.store->users), 1);
+	x = enter(&b, "x");
+	assert_counts(&b, x, 1, 0);
+	set_user(NULL);
+	assert_ok(do_abort_of(&b, &ids[A]));
+	user_leave(x);
+	cr_expect_eq(users_count(b.rt.store->users), 0);
+	bench_fini(&b);
+}
+
+/* Aborted while they wait, the inits let go of it. */
+Test(admit, an_init_that_is_skipped_lets_go_of_its_user)
+{
+	struct bench b;
+	struct caught init, small, fin;
+	struct filecmd cmd = {.verb = FILECMD_FIN, .size = 3}, seg = segment_cmd(0);
+	bench_init(&b);
+	set_limits(&b, 1, 1000);
+	set_user(NULL);
+	assert_ok(do_init_of(&b, &ids[A], name_a));
+	struct buf *buf = bufs_take(b.rt.bufs);
+	memcpy(buf->data, "abc", 3);
+	ingest_small(b.rt.uploads, &ids[A], &seg, buf, buf->data, 3, reply_for(&small));
+	ingest_flush(b.rt.uploads);
+	buf_unref(buf);
+	upload_fin(b.rt.uploads, &ids[A], &cmd, reply_for(&fin));
+	struct user *x = enter(&b, "x");
+	set_user(x);
+	cr_assert_not(upload_init(b.rt.uploads, &ids[A], name_b, 12, reply_for(&init)));
+	user_leave(x);
+	set_user(NULL);
+	assert_ok(do_abort_of(&b, &ids[A]));
+	assert_ok(init);
+	cr_expect_eq(users_count(b.rt.store->users), 0);
+	bench_fini(&b);
+}
+
+/* ---- over a restart ---- */
+
+/* What the journal says, from the records of each transfer or from a checkpoint of all. */
+static void restart_keeps_users(bool from_checkpoint)
+{
+	struct bench b;
+	bench_init(&b);
+	set_limits(&b, 10, 10000);
+	struct user *x = enter(&b, "x"), *y = enter(&b, "y");
+	set_user(x);
+	assert_ok(do_init_of(&b, &ids[A], "{\"name\":\"a\",\"size\":500}"));
+	assert_ok(do_segment(&b, &ids[B], 0, "abc", 3));
+	set_user(y);
+	assert_ok(do_init_of(&b, &ids[C], name_a));
+	user_leave(x);
+	user_leave(y);
+	if (from_checkpoint)
+		bench_restart(&b);
+	set_limits(&b, 1, 100); /* less than there is */
+	bench_restart(&b);
+	cr_expect_eq(users_count(b.rt.store->users), 2);
+	x = enter(&b, "x");
+	y = enter(&b, "y");
+	set_user(x);
+	assert_ok(do_segment(&b, &ids[A], 0, "abc", 3)); /* it has its room */
+	assert_fails(do_segment(&b, &ids[B], 3, "d", 1), 0x97, "quota_exceeded");
+	set_limits(&b, 10, 10000);
+	assert_counts(&b, x, 2, 503);
+	assert_counts(&b, y, 1, 0);
+	assert_ok(do_init_of(&b, &ids[B], name_a));
+	assert_ok(do_fin_of(&b, &ids[B], 3, NULL));
+	assert_counts(&b, x, 1, 500);
+	user_leave(x);
+	user_leave(y);
+	bench_restart(&b);
+	cr_expect_eq(users_count(b.rt.store->users), 2);
+	x = enter(&b, "x");
+	assert_counts(&b, x, 1, 500);
+	user_leave(x);
+	set_user(NULL);
+	assert_ok(do_abort_of(&b, &ids[A]));
+	assert_ok(do_abort_of(&b, &ids[C]));
+	cr_expect_eq(users_count(b.rt.store->users), 0);
+	bench_fini(&b);
+}
+
+Test(admit, a_restart_keeps_users)
+{
+	restart_keeps_users(false);
+}
+
+Test(admit, a_restart_from_a_checkpoint_keeps_users)
+{
+	restart_keeps_users(true);
+}

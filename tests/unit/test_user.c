@@ -1,0 +1,345 @@
+/*
+ * user.h: accounts come and go with those who refer to them, limits hold also when several threads
+ * count at once, and a user's connections share its rates.
+ */
+#include <criterion/criterion.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "user.h"
+
+enum { THREADS = 4, STEPS = 20000 };
+
+static struct conf conf = {
+	.limits = {.user_bytes_rate = 1 << 20, .user_messages_rate = 100},
+	.transfer = {.open_user_max = 3, .staged_user_max = 1000},
+};
+static const uint64_t now_ms = 100000;
+
+static struct mqtt_str str(const char *s)
+{
+	return (struct mqtt_str){s, (uint32_t)strlen(s)};
+}
+
+static struct users *users_of(const struct conf *c)
+{
+	struct users *us;
+	cr_assert_eq(users_new(c, &us), 0);
+	return us;
+}
+
+/* ---- accounts ---- */
+
+Test(user, an_account_is_there_while_somebody_refers_to_it)
+{
+	struct users *us = users_of(&conf);
+	struct user *a = user_enter(us, str("anna")), *b = user_enter(us, str("ann"));
+	struct user *c = user_enter(us, (struct mqtt_str){"ann\0a", 5});
+	cr_assert(a && b && c && a != b && b != c && a != c);
+	cr_expect_eq(user_enter(us, str("anna")), a);
+	cr_expect_eq(user_ref(a), a);
+	cr_expect_eq(users_count(us), 3);
+	cr_expect_eq(user_name(c).bytes, 5);
+	cr_expect_eq(memcmp(user_name(c).s, "ann\0a", 5), 0);
+	user_leave(b);
+	user_leave(c);
+	user_leave(a);
+	user_leave(a);
+	cr_expect_eq(users_count(us), 1);
+	cr_expect_eq(user_enter(us, str("anna")), a);
+	user_leave(a);
+	user_leave(a);
+	cr_expect_eq(users_count(us), 0);
+	users_free(us);
+	users_free(NULL);
+}
+
+/* More of them than there are slots, and each is found again. */
+Test(user, many_accounts)
+{
+	enum { MANY = 50000 };
+	struct users *us = users_of(&conf);
+	struct user **all = calloc(MANY, sizeof(*all));
+	char name[16];
+	for (int i = 0; i < MANY; i++) {
+		snprintf(name, sizeof(name), "u%d", i);
+		all[i] = user_enter(us, str(name));
+	}
+	cr_expect_eq(users_count(us), MANY);
+	for (int i = MANY - 1; i >= 0; i--) {
+		snprintf(name, sizeof(name), "u%d", i);
+		cr_assert_eq(user_enter(us, str(name)), all[i]);
+		user_leave(all[i]);
+		if (i % 3)
+			user_leave(all[i]);
+	}
+	cr_expect_eq(users_count(us), (MANY + 2) / 3);
+	free(all);
+	users_free(us); /* those that are left, too */
+}
+
+Test(user, nothing_is_held_against_nobody)
+{
+	struct rate own = {0};
+	cr_expect_null(user_reserve(NULL, UINT64_MAX));
+	cr_expect_null(user_reserve_more(NULL, UINT64_MAX));
+	user_release_more(NULL, 1);
+	user_count(NULL, 1);
+	user_release(NULL, 1);
+	user_connect(NULL, &own);
+	user_take_bytes(NULL, &own, 1 << 30, now_ms);
+	user_take_packet(NULL, &own, MQTT_PUBLISH, now_ms);
+	cr_expect(own.bytes.until_ns == 0 && own.messages.until_ns == 0);
+	cr_expect_eq(user_bytes_max(NULL, 12345), 12345);
+	user_disconnect(NULL);
+	cr_expect_null(user_ref(NULL));
+	user_leave(NULL);
+}
+
+/* ---- open transfers ---- */
+
+Test(user, limits_on_transfers)
+{
+	struct users *us = users_of(&conf);
+	struct user *x = user_enter(us, str("x")), *y = user_enter(us, str("y"));
+	cr_expect_null(user_reserve(x, 600));
+	cr_expect_str_eq(user_reserve(x, 401), "transfer.staged_user_max");
+	cr_expect_null(user_reserve(x, 300), "what was refused counts nowhere");
+	cr_expect_null(user_reserve_more(x, 100));
+	cr_expect_str_eq(user_reserve_more(x, 1), "transfer.staged_user_max");
+	cr_expect_null(user_reserve(x, 0));
+	cr_expect_str_eq(user_reserve(x, 0), "transfer.open_user_max");
+	cr_expect_null(user_reserve(y, 1000), "another user's are its own");
+	user_release_more(x, 100);
+	user_release(x, 300);
+	cr_expect_str_eq(user_reserve(x, 401), "transfer.staged_user_max");
+	cr_expect_null(user_reserve(x, 400));
+	user_release(x, 400);
+	user_release(x, 600);
+	user_release(x, 0);
+	user_release(y, 1000);
+	user_leave(x);
+	user_leave(y);
+	users_free(us);
+}
+
+/* As after a restart with lower limits: what is there stays, and there is no more until enough has
+ * ended. */
+Test(user, what_is_there_counts_whatever_the_limits)
+{
+	struct users *us = users_of(&conf);
+	struct user *x = user_enter(us, str("x"));
+	for (int i = 0; i < 5; i++)
+		user_count(x, 300);
+	cr_expect_str_eq(user_reserve(x, 0), "transfer.open_user_max");
+	cr_expect_str_eq(user_reserve_more(x, 1), "transfer.staged_user_max");
+	cr_expect_null(user_reserve_more(x, 0));
+	user_release(x, 300);
+	user_release(x, 300);
+	cr_expect_str_eq(user_reserve(x, 0), "transfer.open_user_max");
+	user_release(x, 300);
+	cr_expect_null(user_reserve(x, 400));
+	user_release(x, 400);
+	user_release(x, 300);
+	user_release(x, 300);
+	user_leave(x);
+	users_free(us);
+}
+
+Test(user, zeros_are_no_limits)
+{
+	static const struct conf none;
+	struct users *us = users_of(&none);
+	struct user *x = user_enter(us, str("x"));
+	struct rate own = {0};
+	cr_expect_null(user_reserve(x, 1ull << 60));
+	for (int i = 0; i < 1000; i++)
+		cr_assert_null(user_reserve(x, 0));
+	user_connect(x, &own);
+	user_take_bytes(x, &own, 1 << 30, now_ms);
+	user_take_packet(x, &own, MQTT_PUBLISH, now_ms);
+	cr_expect(own.bytes.until_ns == 0 && own.messages.until_ns == 0);
+	cr_expect_eq(user_bytes_max(x, 1 << 20), 1 << 20);
+	user_disconnect(x);
+	for (int i = 0; i < 1000; i++)
+		user_release(x, 0);
+	user_release(x, 1ull << 60);
+	user_leave(x);
+	users_free(us);
+}
+
+/* ---- at once ---- */
+
+static struct users *shared;
+static _Atomic uint32_t open_now, open_most, reserved_count;
+
+static void *open_and_end(void *arg)
+{
+	unsigned seed = (unsigned)(uintptr_t)arg;
+	for (int i = 0; i < STEPS; i++) {
+		struct user *x = user_enter(shared, str("x"));
+		uint64_t bytes = (uint64_t)rand_r(&seed) % 600;
+		if (!user_reserve(x, bytes)) {
+			uint32_t now = atomic_fetch_add(&open_now, 1) + 1;
+			if (now > atomic_load(&open_most))
+				atomic_store(&open_most, now);
+			atomic_fetch_add(&reserved_count, 1);
+			bool more = !user_reserve_more(x, 100);
+			atomic_fetch_sub(&open_now, 1);
+			user_release(x, more ? bytes + 100 : bytes);
+		}
+		user_leave(x);
+	}
+	return NULL;
+}
+
+static void run_threads(void *(*function)(void *arg))
+{
+	pthread_t threads[THREADS];
+	for (uintptr_t i = 0; i < THREADS; i++)
+		cr_assert_eq(pthread_create(&threads[i], NULL, function, (void *)(i + 1)), 0);
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+}
+
+Test(user, limits_hold_over_threads)
+{
+	shared = users_of(&conf);
+	run_threads(open_and_end);
+	cr_expect_leq(open_most, conf.transfer.open_user_max);
+	cr_expect_gt(reserved_count, 0);
+	cr_expect_eq(users_count(shared), 0);
+	users_free(shared);
+}
+
+static void *take_messages(void *arg)
+{
+	struct user *x = arg ? user_enter(shared, str("x")) : NULL;
+	struct rate own = {0};
+	for (int i = 0; i < STEPS; i++) {
+		uint64_t before = own.messages.until_ns;
+		user_take_packet(x, &own, MQTT_PUBLISH, now_ms);
+		cr_assert_gt(own.messages.until_ns, before);
+	}
+	user_leave(x);
+	return NULL;
+}
+
+Test(user, nothing_that_threads_take_is_lost)
+{
+	shared = users_of(&conf);
+	struct user *x = user_enter(shared, str("x"));
+	struct rate owed;
+	run_threads(take_messages);
+	user_connect(x, &owed);
+	cr_expect_eq(owed.messages.until_ns,
+		(now_ms - 1000) * 1000000 + (uint64_t)THREADS * STEPS * 1000000000 / conf.limits.user_messages_rate);
+	user_disconnect(x);
+	user_leave(x);
+	users_free(shared);
+}
+
+/* ---- rates ---- */
+
+Test(user, what_asks_for_something_counts)
+{
+	struct users *us = users_of(&conf);
+	struct user *x = user_enter(us, str("x"));
+	for (uint8_t type = MQTT_CONNECT; type <= MQTT_AUTH; type++) {
+		struct rate own = {0};
+		user_take_packet(x, &own, type, now_ms);
+		cr_expect_eq(own.messages.until_ns != 0, rate_counts_packet(type), "type %u", type);
+		cr_expect_eq(own.bytes.until_ns, 0);
+	}
+	user_leave(x);
+	users_free(us);
+}
+
+/* Connections that take what they may, whenever they may, always looked at in the same order:
+ * together they get the rate, and each of them as much as any other. */
+Test(user, connections_share_the_rate)
+{
+	enum { CONNECTIONS = 10, SECONDS = 30 };
+	struct users *us = users_of(&conf);
+	struct user *x = user_enter(us, str("x"));
+	struct rate own[CONNECTIONS];
+	uint64_t taken[CONNECTIONS] = {0}, total = 0, least = UINT64_MAX, most = 0;
+	for (int i = 0; i < CONNECTIONS; i++)
+		user_connect(x, &own[i]);
+	for (uint64_t ms = now_ms; ms < now_ms + SECONDS * 1000; ms++) {
+		for (int i = 0; i < CONNECTIONS; i++) {
+			while (!rate_is_over(&own[i].bytes, ms)) {
+				uint32_t n = user_bytes_max(x, 8 << 20);
+				user_take_bytes(x, &own[i], n, ms);
+				taken[i] += n;
+			}
+		}
+	}
+	for (int i = 0; i < CONNECTIONS; i++) {
+		total += taken[i];
+		least = taken[i] < least ? taken[i] : least;
+		most = taken[i] > most ? taken[i] : most;
+		user_disconnect(x);
+	}
+	uint64_t per_s = conf.limits.user_bytes_rate;
+	cr_expect_leq(total, per_s * (SECONDS + 2) + 8192, "%lu: the burst, and what is paid for afterwards", total);
+	cr_expect_geq(total, per_s * SECONDS, "%lu", total);
+	/* The first one takes the burst. */
+	cr_expect_geq(least, per_s * SECONDS / CONNECTIONS * 9 / 10, "%lu", least);
+	cr_expect_leq(most, least + 3 * per_s, "%lu, %lu", least, most);
+	user_leave(x);
+	users_free(us);
+}
+
+Test(user, one_go_is_a_share_of_a_second)
+{
+	struct users *us = users_of(&conf);
+	struct user *x = user_enter(us, str("x"));
+	struct rate own;
+	user_connect(x, &own);
+	cr_expect_eq(user_bytes_max(x, 8 << 20), 1 << 20);
+	cr_expect_eq(user_bytes_max(x, 1000), 1000);
+	for (int i = 1; i < 16; i++)
+		user_connect(x, &own);
+	cr_expect_eq(user_bytes_max(x, 8 << 20), 1 << 16);
+	for (int i = 16; i < 1000; i++)
+		user_connect(x, &own);
+	cr_expect_eq(user_bytes_max(x, 8 << 20), 4096, "less is not worth a turn");
+	for (int i = 0; i < 1000; i++)
+		user_disconnect(x);
+	user_leave(x);
+	users_free(us);
+}
+
+/* Neither another connection nor the end of the last one buys anything. */
+Test(user, who_begins_waits_for_what_is_owed)
+{
+	struct users *us = users_of(&conf);
+	struct user *x = user_enter(us, str("x"));
+	struct rate first, second, other = {{1}, {1}};
+	user_connect(x, &first);
+	user_take_bytes(x, &first, 5 << 20, now_ms);
+	for (int i = 0; i < 300; i++)
+		user_take_packet(x, &first, MQTT_PUBLISH, now_ms);
+	for (int again = 0; again < 2; again++) {
+		user_connect(x, &second);
+		cr_expect_eq(second.bytes.until_ns, (now_ms + 4000) * 1000000);
+		cr_expect_eq(second.messages.until_ns, (now_ms + 2000) * 1000000);
+		user_disconnect(x);
+		if (again)
+			break;
+		user_disconnect(x);
+		user_leave(x);
+		cr_expect_eq(users_count(us), 0);
+		x = user_enter(us, str("x"));
+	}
+	struct user *y = user_enter(us, str("y"));
+	user_connect(y, &other);
+	cr_expect(other.bytes.until_ns == 0 && other.messages.until_ns == 0);
+	user_disconnect(y);
+	user_leave(y);
+	user_leave(x);
+	users_free(us);
+}
