@@ -195,9 +195,9 @@ int transfer_reserve_to(struct transfer *t, uint64_t end)
 
 void transfer_count(struct transfer *t, struct user *user, uint64_t reserved)
 {
+	t->user = user_ref(user);
 	t->is_counted = true;
 	t->reserved = reserved;
-	t->user = user_ref(user);
 	t->account = account_open(t->u, t->clientid, t->clientid_bytes);
 	if (t->account) {
 		t->account->open_count++;

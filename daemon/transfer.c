@@ -235,23 +235,31 @@ static void transfer_end(struct transfer *t)
 	transfer_unpin(t);
 }
 
-static struct record user_record(const struct transfer *t)
+/* What is to be known of a transfer that is open. The user comes first: however the journal ends, an
+ * open transfer without one has none. */
+static void put_open(const struct transfer *t, void (*put)(void *, const struct record *), void *arg)
 {
-	struct mqtt_str name = user_name(t->user);
-	return (struct record){.type = RECORD_USER, .tid = t->tid, .text = name.s, .text_bytes = name.bytes};
+	struct record r = {.type = RECORD_USER, .tid = t->tid};
+	if (t->user) {
+		r.text = user_name(t->user).s;
+		r.text_bytes = user_name(t->user).bytes;
+		put(arg, &r);
+	}
+	r = (struct record){.type = RECORD_OPEN, .tid = t->tid, .generation = t->generation, .epoch = t->epoch,
+		.at_ms = t->opened_at_ms, .clientid = t->clientid, .clientid_bytes = t->clientid_bytes,
+		.fileid = t->fileid, .fileid_bytes = t->fileid_bytes, .text = t->staging,
+		.text_bytes = (uint32_t)strlen(t->staging)};
+	put(arg, &r);
+}
+
+static void put_journal(void *arg, const struct record *r)
+{
+	journal_append(arg, r);
 }
 
 void transfer_record_open(struct transfer *t)
 {
-	struct record r = {.type = RECORD_OPEN, .tid = t->tid, .generation = t->generation, .epoch = t->epoch,
-		.at_ms = t->opened_at_ms, .clientid = t->clientid, .clientid_bytes = t->clientid_bytes,
-		.fileid = t->fileid, .fileid_bytes = t->fileid_bytes, .text = t->staging,
-		.text_bytes = (uint32_t)strlen(t->staging)};
-	journal_append(t->u->rt->journal, &r);
-	if (t->user) {
-		r = user_record(t);
-		journal_append(t->u->rt->journal, &r);
-	}
+	put_open(t, put_journal, t->u->rt->journal);
 }
 
 static uint64_t ttl_ms(const struct transfer *t)
@@ -458,16 +466,9 @@ static void checkpoint_extents(const struct transfer *t, void (*put)(void *, con
 
 static void checkpoint_one(const struct transfer *t, void (*put)(void *, const struct record *), void *arg)
 {
-	struct record r = {.type = RECORD_OPEN, .tid = t->tid, .generation = t->generation, .epoch = t->epoch,
-		.at_ms = t->opened_at_ms, .clientid = t->clientid, .clientid_bytes = t->clientid_bytes,
-		.fileid = t->fileid, .fileid_bytes = t->fileid_bytes, .text = t->staging,
-		.text_bytes = (uint32_t)strlen(t->staging)};
-	put(arg, &r);
-	if (t->user) {
-		r = user_record(t);
-		put(arg, &r);
-	}
+	struct record r;
 	size_t bytes;
+	put_open(t, put, arg);
 	char *json = t->has_meta ? meta_to_json(&t->meta, &bytes) : NULL;
 	if (json) {
 		r = (struct record){.type = RECORD_META, .tid = t->tid, .text = json, .text_bytes = (uint32_t)bytes};

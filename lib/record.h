@@ -33,7 +33,7 @@ enum record_type {
 	RECORD_LOST,        /* tid: its staging file failed to sync; what is not SYNCED is missing */
 	RECORD_STAGING,     /* tid, staging name: another file, which holds what was SYNCED */
 	RECORD_SYNC_MARK,   /* size: this journal file was on the disk up to that offset */
-	RECORD_USER,        /* tid, user name: whom the transfer counts against; none: nobody */
+	RECORD_USER,        /* tid, user name: before OPEN, whom it counts against; none: nobody */
 	RECORD_TYPE_MAX = RECORD_USER,
 };
 

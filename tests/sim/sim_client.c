@@ -373,6 +373,10 @@ void client_connect(struct client *c)
 	memset(c->answered, 0, sizeof(c->answered));
 	struct mqtt_connect cn = {.version = c->version, .clean_start = !c->is_persistent,
 		.keep_alive_s = c->keep_alive_s, .clientid = {c->id, (uint32_t)strlen(c->id)}};
+	if (c->user) {
+		cn.has_username = true;
+		cn.username = (struct mqtt_str){c->user, (uint32_t)strlen(c->user)};
+	}
 	if (c->is_persistent && c->version >= MQTT_V5) {
 		cn.props.has = 1u << MQTT_P_SESSION_EXPIRY;
 		cn.props.session_expiry = 3600;

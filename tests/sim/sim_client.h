@@ -16,6 +16,7 @@ struct client {
 	bool is_persistent;             /* asks for its session back */
 	bool wants_responses;           /* subscribes to $file-response/… */
 	uint16_t keep_alive_s;
+	const char *user;               /* name; NULL: none */
 	struct sock *sock;              /* NULL: offline */
 	bool online;                    /* CONNACK has come */
 	bool subscribed;                /* SUBACK has come */

@@ -15,9 +15,11 @@
 #include "recover.h"
 #include "ring.h"
 #include "sim_disk.h"
+#include "sim_load.h"
 #include "sim_net.h"
 #include "store.h"
 #include "transfer.h"
+#include "user.h"
 #include "verify.h"
 
 enum { REACTORS_MAX = 4 };
@@ -208,6 +210,27 @@ static void check_zero(const char *what, uint64_t n)
 		sim_fail("at rest, but %s is %" PRIu64, what, n);
 }
 
+static void check_user(const struct transfer *t)
+{
+	const char *name = load_user_of(t->clientid, t->clientid_bytes);
+	struct mqtt_str got = t->user ? user_name(t->user) : (struct mqtt_str){"", 0};
+	if (!t->is_counted)
+		name = NULL;
+	if (got.bytes != (name ? strlen(name) : 0) || (name && memcmp(name, got.s, got.bytes) != 0))
+		sim_fail("%s %s counts for the user \"%.*s\"", t->clientid, t->fileid, (int)got.bytes, got.s);
+}
+
+void daemon_check_users(void)
+{
+	for (uint32_t i = 0; i < d.count; i++) {
+		const struct uploads *u = d.peers[i]->uploads;
+		for (uint32_t k = 0; k < u->table_size; k++) {
+			for (const struct transfer *t = u->table[k]; t; t = t->hash_next)
+				check_user(t);
+		}
+	}
+}
+
 void daemon_check_quiet(void)
 {
 	const struct store *s = d.store;
@@ -226,5 +249,6 @@ void daemon_check_quiet(void)
 	check_zero("store.staged_bytes", atomic_load(&s->staged_bytes));
 	check_zero("store.unallocated_bytes", atomic_load(&s->unallocated_bytes));
 	check_zero("store.backlog_bytes", atomic_load(&s->backlog_bytes));
+	check_zero("the number of users", users_count(s->users));
 	check_zero("store.scratch_bytes", atomic_load(&s->scratch_bytes));
 }

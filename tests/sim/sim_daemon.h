@@ -31,6 +31,8 @@ const char *daemon_error(void);
 /* With no connection, nothing under way and no transfer open: is everything given back? Ends the
  * run if not. */
 void daemon_check_quiet(void);
+/* Of every open transfer: does it count for the user of its client? It runs. */
+void daemon_check_users(void);
 uint64_t daemon_connections(void);
 /* Of the store: open transfers. */
 uint64_t daemon_open_count(void);

@@ -292,11 +292,21 @@ void load_reset(const struct load_conf *to)
 		c->is_persistent = sim_chance(4000);
 		c->wants_responses = sim_chance(8000);
 		c->keep_alive_s = sim_chance(5000) ? 0 : (uint16_t)sim_between(5, 60);
+		c->user = sim_chance(4000) ? NULL : sim_chance(7000) ? "anna" : "bob";
 		c->files_count = 1 + sim_below(conf.files);
 		for (uint32_t k = 0; k < c->files_count; k++)
 			file_init(c, k);
 		tick_later(c);
 	}
+}
+
+const char *load_user_of(const char *id, uint32_t id_bytes)
+{
+	for (uint32_t i = 0; i < conf.clients; i++) {
+		if (strlen(clients[i].id) == id_bytes && memcmp(clients[i].id, id, id_bytes) == 0)
+			return clients[i].user;
+	}
+	return NULL;
 }
 
 void load_fini(void)

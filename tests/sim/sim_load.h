@@ -21,6 +21,8 @@ void load_reset(const struct load_conf *conf);
 void load_fini(void);
 /* All actions are done. */
 bool load_is_over(void);
+/* The user name of a client; NULL: it has none. */
+const char *load_user_of(const char *id, uint32_t id_bytes);
 /* From now on each file is brought to its end. */
 void load_heal(void);
 bool load_is_healed(void);

@@ -72,6 +72,10 @@ static void choose_daemon(struct conf *c)
 	if (sim_chance(1000))
 		c->transfer.ttl_min_s = c->transfer.ttl_max_s = (uint32_t)sim_between(2, 30);
 	c->durability = sim_chance(4000) ? CONF_POWER : CONF_CRASH;
+	if (sim_chance(1500))
+		c->limits.user_bytes_rate = 65536;
+	if (sim_chance(1500))
+		c->limits.user_messages_rate = ONE_OF(20, 200);
 }
 
 static void choose(void)
@@ -188,6 +192,8 @@ static void on_trouble(void *arg, uint64_t num)
 static void attend(void)
 {
 	enum daemon_state state = daemon_state();
+	if (state == DAEMON_RUNNING)
+		daemon_check_users();
 	if (state == DAEMON_REFUSED || state == DAEMON_ENDED) {
 		if (state == DAEMON_REFUSED && !w.faults)
 			sim_fail("the daemon does not start: %s", daemon_error());

@@ -43,7 +43,7 @@ static void assert_counts(struct bench *b, struct user *x, uint64_t open, uint64
 		more++;
 	for (uint64_t i = 0; i < more; i++)
 		user_release(x, 0);
-	cr_expect_eq(more + open, b->conf.transfer.open_user_max, "%lu are open", b->conf.transfer.open_user_max - more);
+	cr_expect_eq(more + open, b->conf.transfer.open_user_max, "room for %lu more", more);
 	cr_expect_not_null(user_reserve_more(x, bytes + 1), "less than %lu are staged", staged);
 	cr_expect_null(user_reserve_more(x, bytes), "more than %lu are staged", staged);
 	user_release_more(x, bytes);
@@ -163,8 +163,10 @@ Test(admit, a_generation_is_of_who_begins_it)
 	assert_ok(do_init_of(&b, &ids[B], name_a));
 	assert_fails(do_segment(&b, &ids[A], 0, "zbc", 3), 0x97, "quota_exceeded");
 	assert_fails(do_init_of(&b, &ids[A], name_b), 0x97, "quota_exceeded");
+	assert_ok(do_abort_of(&b, &ids[B]));
 	user_leave(x);
 	user_leave(y);
+	cr_expect_eq(users_count(b.rt.store->users), 0, "no segment refers to them any more");
 	bench_fini(&b);
 }
 
