@@ -260,4 +260,5 @@ def test_users_are_forgotten(t):
     come_and_go(50)
     before = d.rss_bytes()
     come_and_go(1000)
-    until(lambda: d.rss_bytes() < before + 10 * MIB, "30 MB of user names are forgotten")
+    if t.slow == 1:  # a sanitizer keeps what was freed
+        until(lambda: d.rss_bytes() < before + 10 * MIB, "30 MB of user names are forgotten")
