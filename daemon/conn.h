@@ -36,11 +36,11 @@
 #include "ring.h"
 #include "timers.h"
 #include "upload.h"
+#include "user.h"
 
 struct reply;
 struct hold;
 struct address;
-struct user;
 
 enum conn_state {
 	/* Accepted, or arrived from another reactor: only CONNECT is understood. Next: MOVING,
@@ -183,16 +183,29 @@ void conn_rate_begin(struct conn *c, const struct mqtt_connect *cn, uint32_t rec
 /* The reverse of both, before the session is let go: what is owed is remembered. Idempotent. */
 void conn_rate_end(struct conn *c);
 void conn_take_bytes(struct conn *c, uint32_t bytes);
-void conn_take_packet(struct conn *c, uint8_t type);
 /* What may be taken in one go, so that it is not waited for much longer than a second. */
 uint32_t conn_bytes_max(const struct conn *c, uint32_t bytes);
 /* Messages per second that it may send at most; 0: as many as it likes. */
 uint32_t conn_messages_rate(const struct conn *c);
-bool conn_is_over_messages(const struct conn *c);
 /* Stops it if what was taken in is over a rate. */
 void conn_check_rate(struct conn *c);
 /* When reading goes on. */
 uint64_t conn_rate_due_ms(const struct conn *c);
+
+/* These two for each packet. */
+static inline void conn_take_packet(struct conn *c, uint8_t type)
+{
+	rate_take_packet(&c->rate, c->rt->conf, type, c->active_ms);
+	if (c->user)
+		user_take_packet(c->user, &c->user_rate, type, c->active_ms);
+}
+
+static inline bool conn_is_over_messages(const struct conn *c)
+{
+	uint64_t client_ns = c->rate.messages.until_ns, user_ns = c->user_rate.messages.until_ns;
+	return (client_ns || user_ns) &&
+		(client_ns > user_ns ? client_ns : user_ns) > ring_now_ms(c->rt->ring) * 1000000;
+}
 
 /* --- conn_read.c --- */
 /* What a handler says of the packet in front of it. */

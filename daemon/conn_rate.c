@@ -7,7 +7,6 @@
 #include <errno.h>
 #include "log.h"
 #include "store.h"
-#include "user.h"
 
 /* A limit that a connection may be over. */
 struct bound {
@@ -52,12 +51,6 @@ void conn_take_bytes(struct conn *c, uint32_t bytes)
 	user_take_bytes(c->user, &c->user_rate, bytes, c->active_ms);
 }
 
-void conn_take_packet(struct conn *c, uint8_t type)
-{
-	rate_take_packet(&c->rate, c->rt->conf, type, c->active_ms);
-	user_take_packet(c->user, &c->user_rate, type, c->active_ms);
-}
-
 uint32_t conn_bytes_max(const struct conn *c, uint32_t bytes)
 {
 	return user_bytes_max(c->user, rate_bytes_max(c->rt->conf, bytes));
@@ -74,12 +67,6 @@ uint64_t conn_rate_due_ms(const struct conn *c)
 {
 	uint64_t client_ms = rate_due_ms(&c->rate), user_ms = rate_due_ms(&c->user_rate);
 	return client_ms > user_ms ? client_ms : user_ms;
-}
-
-bool conn_is_over_messages(const struct conn *c)
-{
-	uint64_t now_ms = ring_now_ms(c->rt->ring);
-	return rate_is_over(&c->rate.messages, now_ms) || rate_is_over(&c->user_rate.messages, now_ms);
 }
 
 static void log_held_back(const struct conn *c, const struct bound *b)
