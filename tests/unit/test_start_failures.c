@@ -158,7 +158,7 @@ static void check_served(struct uploads *u, const char *when)
 	cr_assert(t->staging_exists, "%s, call %u (%s)", when, fault.nth, fault.what);
 	cr_assert(t->fins && t->fins->size == 3000, "%s, call %u: its fin", when, fault.nth);
 	cr_assert(t->previous && t->previous->state == TRANSFER_EXPORTED, "%s, call %u", when, fault.nth);
-	cr_assert_eq(transfer_find(u, &(struct upload_id){"c", 1, "gone", 4})->cover.bytes, 0);
+	cr_assert_eq(transfer_find(u, &(struct upload_id){"c", 1, "gone", 4, NULL})->cover.bytes, 0);
 }
 
 /* With a fin that waits they would not be freed: something may go on. */
