@@ -115,7 +115,7 @@ static struct caught send_large(struct bench *b, const struct extent *e, const u
 	for (int i = 0; s && i < 100000; i++) {
 		ssize_t n = sent < bytes ? write(fds[1], data + e->from + sent, bytes - sent) : 0;
 		sent += n > 0 ? (uint32_t)n : 0;
-		enum ingest_pull p = ingest_pull(s, fds[0]);
+		enum ingest_pull p = ingest_pull(s, fds[0], UINT32_MAX);
 		ingest_flush(b->rt.uploads);
 		if (p == INGEST_DONE)
 			break;
