@@ -294,6 +294,7 @@ int disk_sync_everything(void)
 	for (uint32_t i = 0; i < changes_count; i++)
 		changes[i].needed = true;
 	changes_commit_needed(false);
+	disk.syncfs_failures += err < 0;
 	return err;
 }
 

@@ -40,6 +40,7 @@ struct disk {
 	uint32_t boot;           /* counts crashes of the machine */
 	uint32_t sync_failures;
 	uint64_t sync_failed_ns; /* the last one */
+	uint32_t syncfs_failures;  /* each loses bytes of which a file's own sync has not told yet */
 	uint32_t faults_count;
 	struct inode *root;
 };
@@ -82,6 +83,8 @@ int64_t inode_write(struct inode *i, const void *buf, uint64_t len, uint64_t off
 int inode_truncate(struct inode *i, uint64_t size);
 int inode_allocate(struct inode *i, uint64_t off, uint64_t len);
 int inode_sync(struct inode *i);
+/* Would writing this replace other bytes than zeros? Looks at a few. */
+bool inode_replaces(const struct inode *i, const void *buf, uint64_t len, uint64_t off);
 /* As it is in the page cache, without faults: for the checker. */
 void inode_peek(const struct inode *i, void *buf, uint64_t len, uint64_t off);
 /* The checker's mark: nobody may change it any more. */

@@ -5,7 +5,7 @@
 #include <string.h>
 #include "sim_inode.h"
 
-enum { SECTOR = 512 };
+enum { SECTOR = 512, LOOK = 16 };
 
 /* --- pages ------------------------------------------------------------------------------------ */
 
@@ -194,6 +194,17 @@ void inode_peek(const struct inode *i, void *buf, uint64_t len, uint64_t off)
 		off += n;
 		len -= n;
 	}
+}
+
+bool inode_replaces(const struct inode *i, const void *buf, uint64_t len, uint64_t off)
+{
+	static const uint8_t zeros[LOOK];
+	uint8_t there[LOOK];
+	uint64_t n = len < LOOK ? len : LOOK;
+	if (i->is_dir || i->is_journal || off + n > i->size)
+		return false;
+	inode_peek(i, there, n, off);
+	return memcmp(there, buf, n) != 0 && memcmp(there, zeros, n) != 0;
 }
 
 int64_t inode_read(struct inode *i, void *buf, uint64_t len, uint64_t off)

@@ -123,6 +123,20 @@ static int32_t happen_splice(const struct op *op)
 	return (int32_t)n;
 }
 
+static void begins(const struct op *op)
+{
+	struct iovec one = {(void *)(uintptr_t)op->ptr, op->len};
+	if (op->kind == K_SPLICE) {
+		const struct sim_pipe *p = sim_fd_get(op->fd, FD_PIPE_OUT)->pipe;
+		one = (struct iovec){p->data + p->begin, p->bytes < op->len ? p->bytes : op->len};
+		sim_write_begins(op->fd2, &one, 1, op->off);
+	} else if (op->kind == K_WRITE) {
+		sim_write_begins(op->fd, &one, 1, op->off);
+	} else if (op->kind == K_WRITEV) {
+		sim_write_begins(op->fd, op->ptr, op->len, op->off);
+	}
+}
+
 static int32_t happen(const struct op *op)
 {
 	switch ((enum kind)op->kind) {
@@ -296,11 +310,13 @@ static void submit(struct ring *r)
 		bool is_file = op->kind > K_SEND;
 		op->next = NULL;
 		op->state = OP_INFLIGHT;
-		if (op->cancelled)
+		if (op->cancelled) {
 			known_later(f, -ECANCELED);
-		else
-			sim_after(sim_skewed(300, is_file ? 3 * SIM_MS : 50000), true, on_happen, f,
-				f->number);
+			op = next;
+			continue;
+		}
+		begins(op);
+		sim_after(sim_skewed(300, is_file ? 3 * SIM_MS : 50000), true, on_happen, f, f->number);
 		op = next;
 	}
 }

@@ -84,8 +84,32 @@ static void fd_release(int fd)
 	f->kind = FD_NONE;
 }
 
+/* A write that a thread waits for. */
+struct writing {
+	struct writing *next;
+	int fd;
+	const struct iovec *iov;
+	uint32_t iov_count;
+	uint64_t off;
+};
+
+static struct writing *writings;
+
+/* What the kernel had begun it may have finished, or part of it. */
+static void writings_crash(void)
+{
+	disk.dying = true;
+	for (struct writing *w = writings; w; w = w->next) {
+		if (sim_chance(5000))
+			(void)sim_writev(w->fd, w->iov, w->iov_count, w->off);
+	}
+	disk.dying = false;
+	writings = NULL;
+}
+
 void sim_sys_crash(void)
 {
+	writings_crash();
 	net_unlisten();
 	for (int i = 0; i < FDS_MAX; i++) {
 		if (table[i].kind != FD_NONE)
@@ -95,6 +119,7 @@ void sim_sys_crash(void)
 
 void sim_sys_reset(void)
 {
+	writings = NULL;
 	for (int i = 0; i < FDS_MAX; i++) {
 		if (table[i].kind == FD_PIPE_IN || table[i].kind == FD_PIPE_OUT)
 			pipe_unref(table[i].pipe);
@@ -323,20 +348,6 @@ int64_t sys_pread(int fd, void *buf, size_t len, uint64_t off)
 	return (int64_t)got;
 }
 
-int sys_pwrite(int fd, const void *buf, size_t len, uint64_t off)
-{
-	size_t put = 0;
-	while (put < len) {
-		pause_here();
-		int64_t n = inode_write(sim_fd_get(fd, FD_FILE)->inode, (const char *)buf + put, len - put,
-			off + put);
-		if (n < 0)
-			return (int)n;
-		put += (size_t)n;
-	}
-	return 0;
-}
-
 int sim_writev(int fd, const struct iovec *iov, uint32_t iov_count, uint64_t off)
 {
 	struct inode *file = sim_fd_get(fd, FD_FILE)->inode;
@@ -353,10 +364,39 @@ int sim_writev(int fd, const struct iovec *iov, uint32_t iov_count, uint64_t off
 	return (int)total;
 }
 
+/* What replaces bytes in their place is at its most delicate before it is done. */
+void sim_write_begins(int fd, const struct iovec *iov, uint32_t iov_count, uint64_t off)
+{
+	const struct inode *i = sim_fd_get(fd, FD_FILE)->inode;
+	if (iov_count > 0 && inode_replaces(i, iov[0].iov_base, iov[0].iov_len, off))
+		sim_moment(3000);
+}
+
 int sys_pwritev(int fd, const struct iovec *iov, uint32_t iov_count, uint64_t off)
 {
+	struct writing w = {.next = writings, .fd = fd, .iov = iov, .iov_count = iov_count, .off = off};
+	struct writing **at = &writings;
+	writings = &w;
+	sim_write_begins(fd, iov, iov_count, off);
 	pause_here();
+	while (*at != &w)
+		at = &(*at)->next;
+	*at = w.next;
 	return sim_writev(fd, iov, iov_count, off);
+}
+
+int sys_pwrite(int fd, const void *buf, size_t len, uint64_t off)
+{
+	struct iovec rest = {(void *)(uintptr_t)buf, len};
+	while (rest.iov_len > 0) {
+		int n = sys_pwritev(fd, &rest, 1, off);
+		if (n < 0)
+			return n;
+		rest.iov_base = (char *)rest.iov_base + n;
+		rest.iov_len -= (size_t)n;
+		off += (uint64_t)n;
+	}
+	return 0;
 }
 
 int sys_copy_range(int from_fd, uint64_t from_off, int to_fd, uint64_t to_off, uint64_t len)

@@ -28,6 +28,7 @@ struct sim_fd *sim_fd_get(int fd, enum sim_fd_kind kind);
 int sim_fd_of_sock(struct sock *s);
 int sim_openat(int dir_fd, const char *path, int flags);
 int sim_writev(int fd, const struct iovec *iov, uint32_t iov_count, uint64_t off);
+void sim_write_begins(int fd, const struct iovec *iov, uint32_t iov_count, uint64_t off);
 int sim_unlinkat(int dir_fd, const char *path, int flags);
 /* The checker's: a name has changed. */
 void sim_on_renamed(struct inode *from, const char *from_name, struct inode *to, const char *to_name);
