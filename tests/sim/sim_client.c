@@ -215,7 +215,7 @@ static void on_ack(struct client *c, uint8_t type, const uint8_t *body, uint32_t
 		size_t n = mqtt_encode_ack(packet, sizeof(packet), c->version, MQTT_PUBREL, &rel);
 		net_send(c->sock, packet, (uint32_t)n);
 	}
-	if (!cmd || (cmd->received && type == MQTT_PUBREC))
+	if (!cmd || (cmd->received && type == MQTT_PUBREC) || (cmd->acked && may_repeat))
 		return;
 	if (cmd->acked || (type == MQTT_PUBACK ? cmd->qos != 1 : cmd->qos != 2))
 		sim_fail("%s: packet %u is acknowledged twice, or wrongly", c->id, ack.packet_id);
@@ -255,6 +255,7 @@ static void parse_answer(const char *json, struct answer_seen *a)
 	word_behind(json, "\"reason_description\":\"", a->text, sizeof(a->text));
 	word_behind(json, "\"state\":\"", a->state, sizeof(a->state));
 	a->has_status = strstr(json, "\"status\":{") != NULL;
+	a->size = number_behind(json, "\"size\":", UINT64_MAX);
 	a->truncated = strstr(json, "\"truncated\":true") != NULL;
 	word_behind(json, "\"actual\":\"", digest, sizeof(digest));
 	a->has_actual = strlen(digest) == 64;

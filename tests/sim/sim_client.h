@@ -21,6 +21,7 @@ struct client {
 	bool online;                    /* CONNACK has come */
 	bool subscribed;                /* SUBACK has come */
 	bool dead, paused;
+	bool is_back;                   /* nothing was sent yet over this connection (sim_load.c) */
 	uint8_t *in;
 	uint32_t in_bytes, in_max;
 	uint32_t seq;                   /* of the last command */

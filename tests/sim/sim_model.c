@@ -8,6 +8,7 @@
 #include <string.h>
 #include "sha256.h"
 #include "sim_client.h"
+#include "sim_disk.h"
 #include "sim_exports.h"
 
 struct model_conf model;
@@ -86,8 +87,11 @@ void model_digest_of(const struct file *f, const uint8_t *stamps, uint32_t block
 
 static bool is_promised(const struct file *f, const struct block *b)
 {
-	return b->acked.seq > f->guard && b->maybes == 0 && b->older == 0 &&
-		sim.now_ns < f->active_ns + model.ttl_ns;
+	for (uint32_t i = 0; i < b->maybes; i++) {
+		if (!b->maybe[i].is_equal)
+			return false;
+	}
+	return b->acked.seq > f->guard && b->older == 0 && sim.now_ns < f->active_ns + model.ttl_ns;
 }
 
 /* Is it there, with this stamp alone? */
@@ -146,6 +150,23 @@ static bool is_harmless(const struct cmd *c)
 	return true;
 }
 
+/* Do none of the blocks have other bytes, whichever writes have happened? Then nothing of what was
+ * acknowledged is taken out of coverage, also where other blocks are new. */
+static bool is_equal(const struct cmd *c)
+{
+	const struct file *f = c->file;
+	for (uint32_t i = c->from; i < c->to; i++) {
+		const struct block *b = &f->b[i];
+		if (b->older || (b->acked.seq && !model_same(f, i, b->acked.stamp, c->stamp)))
+			return false;
+		for (uint32_t k = 0; k < b->maybes; k++) {
+			if (!model_same(f, i, b->maybe[k].stamp, c->stamp))
+				return false;
+		}
+	}
+	return true;
+}
+
 /* --- sent ------------------------------------------------------------------------------------- */
 
 void model_sent(struct cmd *c)
@@ -156,8 +177,9 @@ void model_sent(struct cmd *c)
 	if (c->verb != VERB_SEGMENT || c->wrong_sum)
 		return;
 	c->harmless = is_harmless(c);
+	struct write w = {.seq = c->seq, .stamp = c->stamp, .is_equal = is_equal(c)};
 	for (uint32_t i = c->from; i < c->to && !c->harmless; i++)
-		maybe_add(&f->b[i], (struct write){c->seq, 0, c->stamp});
+		maybe_add(&f->b[i], w);
 }
 
 static void segment_acked(struct cmd *c)
@@ -169,7 +191,7 @@ static void segment_acked(struct cmd *c)
 		struct block *b = &c->file->b[i];
 		if (b->acked.seq > c->seq)
 			continue;
-		b->acked = (struct write){c->seq, c->file->client->seq, c->stamp};
+		b->acked = (struct write){.seq = c->seq, .known = c->file->client->seq, .stamp = c->stamp};
 		maybes_drop(b, c->seq);
 	}
 }
@@ -184,6 +206,13 @@ static bool is_on_its_way(struct file *f, uint32_t block)
 	return e && block < e->blocks && model_same(f, block, e->stamps[block], f->b[block].acked.stamp);
 }
 
+/* A replay that the next generation could not copy, because the disk failed, is missing again; a fin
+ * says so. */
+static bool may_be_uncopied(struct file *f, uint32_t block)
+{
+	return disk.faults_count > 0 && is_on_its_way(f, block);
+}
+
 static void check_missing(const struct cmd *c, const struct answer_seen *a, const char *what)
 {
 	struct file *f = c->file;
@@ -196,6 +225,8 @@ static void check_missing(const struct cmd *c, const struct answer_seen *a, cons
 		/* A status says what there is when it comes, and does not wait for what is under
 		 * way; a fin does. */
 		if (c->verb == VERB_STATUS && (f->b[i].acked.known >= c->seq || is_on_its_way(f, i)))
+			continue;
+		if (may_be_uncopied(f, i))
 			continue;
 		for (uint32_t k = 0; k < a->missing_count; k++) {
 			if (a->missing[k][0] < to && from < a->missing[k][1])
@@ -215,6 +246,20 @@ static bool anything_promised(const struct file *f, uint32_t before)
 	return f->init_seq > f->guard && f->init_seq < before && sim.now_ns < f->active_ns + model.ttl_ns;
 }
 
+/* An export that the status may be about: the last one when it was sent, or one since. */
+static const struct export *export_meant(const struct cmd *c, uint64_t size)
+{
+	const struct file *f = c->file;
+	for (uint32_t i = f->exports_count; i-- > 0;) {
+		const struct export *e = &f->exports[i];
+		if (size == (uint64_t)e->blocks * f->block_bytes)
+			return e;
+		if (e->seq < c->seq)
+			break;
+	}
+	return NULL;
+}
+
 static void check_status(const struct cmd *c, const struct answer_seen *a)
 {
 	struct file *f = c->file;
@@ -230,8 +275,9 @@ static void check_status(const struct cmd *c, const struct answer_seen *a)
 			sim_fail("%s %s: forgotten, but %s was exported", f->client->id, f->id, e->path);
 	} else if (strcmp(a->state, "exported") == 0) {
 		const struct export *e = model_last_export(f);
-		if (!e)
-			sim_fail("%s %s: said to be exported, but it is not", f->client->id, f->id);
+		if (!e || !export_meant(c, a->size))
+			sim_fail("%s %s: said to be exported with %" PRIu64 " bytes, but it is not",
+				f->client->id, f->id, a->size);
 		for (uint32_t i = 0; i < MODEL_BLOCKS_MAX; i++) {
 			const struct block *b = &f->b[i];
 			if (is_promised(f, b) && b->acked.known < c->seq &&
@@ -249,11 +295,11 @@ static void check_status(const struct cmd *c, const struct answer_seen *a)
 /* Every block of the fin is there, and with which bytes. */
 static bool content_is_sure(const struct cmd *c, uint8_t *ret_stamps)
 {
-	const struct file *f = c->file;
+	struct file *f = c->file;
 	if (f->open_ends > 1 || f->init_seq <= f->guard || f->init_seq > c->seq)
 		return false;
 	for (uint32_t i = 0; i < c->size; i++) {
-		if (!is_promised(f, &f->b[i]) || f->b[i].acked.seq > c->seq)
+		if (!is_promised(f, &f->b[i]) || f->b[i].acked.seq > c->seq || may_be_uncopied(f, i))
 			return false;
 		ret_stamps[i] = f->b[i].acked.stamp;
 	}
@@ -261,7 +307,9 @@ static bool content_is_sure(const struct cmd *c, uint8_t *ret_stamps)
 }
 
 /* Which bytes each block of the fin has, if it is there at all; so what is said to be there after a
- * crash or a failing disk is held to it, too. */
+ * crash or a failing disk is held to it, too. But a syncfs that failed may have lost bytes of files
+ * that were not in its round, which only their own sync tells: until then they read as something
+ * else. */
 static bool content_is_known(const struct cmd *c, uint8_t *ret_stamps)
 {
 	struct file *f = c->file;
@@ -270,7 +318,8 @@ static bool content_is_known(const struct cmd *c, uint8_t *ret_stamps)
 		const struct block *b = &f->b[i];
 		bool may_be_replay = b->acked.seq <= f->guard && e && i < e->blocks &&
 			e->stamps[i] != b->acked.stamp;
-		if (b->acked.seq > c->seq || may_be_replay || !model_is_only(f, i, b->acked.stamp))
+		bool may_be_lost = b->acked.seq <= f->guard && disk.syncfs_failures > 0;
+		if (b->acked.seq > c->seq || may_be_replay || may_be_lost || !model_is_only(f, i, b->acked.stamp))
 			return false;
 		ret_stamps[i] = b->acked.stamp;
 	}
@@ -368,7 +417,8 @@ void model_result(struct cmd *c, const struct answer_seen *a)
 			fin_done(c);
 		else
 			fin_refused(c, a);
-		if (!ok && is_transient(a->text))
+		f->has_failed = !ok && is_transient(a->text);
+		if (f->has_failed)
 			raise_guard(f, c->seq);
 		f->open_ends--;
 		break;

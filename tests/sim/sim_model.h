@@ -8,7 +8,8 @@
  *
  *     promised to be there:   a write that was acknowledged, unless it is at or below the file's
  *                             guard (an abort or an export may have taken it, or a crash that it
- *                             need not survive), and no other write to the block came behind it
+ *                             need not survive), and no write came behind it that changes any of
+ *                             the blocks that it covers
  *     may be exported:        of each block the last acknowledged write, one behind it, or, when
  *                             nothing newer is promised, what the export before had
  *
@@ -33,6 +34,7 @@ struct write {
 	uint32_t seq;
 	uint32_t known;     /* the last command when its acknowledgement came */
 	uint8_t stamp;
+	bool is_equal;      /* it brought nothing but what every block of it had, if anything */
 };
 
 struct block {
@@ -60,6 +62,7 @@ struct answer_seen {
 	char text[32];
 	bool has_missing, has_status, truncated;
 	char state[16];
+	uint64_t size;
 	uint32_t missing_count;
 	uint64_t missing[64][2];
 	uint64_t missing_bytes;
@@ -78,6 +81,7 @@ struct file {
 	uint32_t init_seq;                      /* acknowledged; 0: none */
 	uint64_t active_ns;                     /* the last acknowledged one was sent */
 	uint32_t open_ends;                     /* fins and aborts without a known result */
+	bool has_failed;                        /* the last fin, for want of a disk */
 	struct export exports[MODEL_EXPORTS_MAX];
 	uint32_t exports_count;
 	/* healing */
