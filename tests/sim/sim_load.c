@@ -21,6 +21,7 @@ static struct client clients[CLIENTS_MAX];
 static uint32_t actions_left;
 static bool healing, leaving;
 static uint64_t heal_ns;          /* not before */
+static uint64_t over_ns;          /* at the latest; 0: something is still to be done */
 
 static void on_tick(void *arg, uint64_t num);
 
@@ -83,6 +84,55 @@ static void act_plain(struct client *c, struct file *f, enum verb verb)
 	client_command(c, &cmd, false);
 }
 
+/* As a client sends a file: in pieces, one behind the other. */
+static void act_pieces(struct client *c, struct file *f)
+{
+	uint32_t most = 1 + sim_below(MODEL_BLOCKS_MAX);
+	struct cmd cmd = {.verb = VERB_SEGMENT, .file = f, .qos = sim_chance(8000) ? 1 : 2,
+		.stamp = f->stamp, .has_sum = sim_chance(3000)};
+	if (f->init_seq <= f->guard || sim_chance(2000))
+		act_plain(c, f, VERB_INIT);
+	for (cmd.to = 0; cmd.to < f->blocks;) {
+		cmd.from = cmd.to;
+		cmd.to += 1 + sim_below(most);
+		if (cmd.to > f->blocks)
+			cmd.to = f->blocks;
+		client_command(c, &cmd, false);
+	}
+}
+
+static bool may_end(const struct file *f)
+{
+	return f->exports_count + f->open_ends < MODEL_EXPORTS_MAX / 2;
+}
+
+/* One file or all of them, whole; then some pieces again; then their ends in a row. */
+static void act_whole(struct client *c, struct file *only)
+{
+	bool is_all = sim_chance(6000), is_ended = sim_chance(7000);
+	for (uint32_t i = 0; i < c->files_count; i++) {
+		if (is_all || &c->files[i] == only)
+			act_pieces(c, &c->files[i]);
+	}
+	for (uint32_t i = sim_below(4); i > 1; i--)
+		act_segment(c, is_all ? &c->files[sim_below(c->files_count)] : only);
+	for (uint32_t i = 0; i < c->files_count && is_ended; i++) {
+		if ((is_all || &c->files[i] == only) && may_end(&c->files[i]))
+			act_fin(c, &c->files[i]);
+	}
+}
+
+/* Back after a connection was lost: wants to know whether what has arrived is enough. */
+static void act_resume(struct client *c)
+{
+	for (uint32_t i = 0; i < c->files_count; i++) {
+		if (sim_chance(5000))
+			act_plain(c, &c->files[i], VERB_STATUS);
+		if (may_end(&c->files[i]))
+			act_fin(c, &c->files[i]);
+	}
+}
+
 static void act_resend(struct client *c)
 {
 	for (int i = 0; i < MODEL_COMMANDS_MAX; i++) {
@@ -118,8 +168,16 @@ static void act_online(struct client *c)
 {
 	struct file *f = &c->files[sim_below(c->files_count)];
 	uint32_t n = sim_below(10000);
+	bool gives_up = f->has_failed && sim_chance(5000);
 	new_version(f);
-	if (n < conf.fin && f->exports_count < MODEL_EXPORTS_MAX / 2)
+	f->has_failed = false;
+	if (gives_up)
+		act_plain(c, f, VERB_ABORT);
+	else if (c->is_back && sim_chance(5000))
+		act_resume(c);
+	else if (sim_chance(conf.whole))
+		act_whole(c, f);
+	else if (n < conf.fin && f->exports_count < MODEL_EXPORTS_MAX / 2)
 		act_fin(c, f);
 	else if (n < conf.fin + conf.abort)
 		act_plain(c, f, VERB_ABORT);
@@ -133,6 +191,7 @@ static void act_online(struct client *c)
 		act_take(f);
 	else
 		act_segment(c, f);
+	c->is_back = false;
 }
 
 static void act(struct client *c)
@@ -141,6 +200,7 @@ static void act(struct client *c)
 		return;
 	if (!c->sock || sim_chance(conf.leave / 4)) {
 		client_connect(c);
+		c->is_back = true;
 	} else if (!c->online) {
 		return;
 	} else if (sim_chance(conf.leave)) {
@@ -283,6 +343,7 @@ void load_reset(const struct load_conf *to)
 	conf = *to;
 	memset(clients, 0, sizeof(clients));
 	healing = leaving = false;
+	over_ns = 0;
 	actions_left = conf.actions;
 	for (uint32_t i = 0; i < conf.clients; i++) {
 		struct client *c = &clients[i];
@@ -319,7 +380,14 @@ void load_fini(void)
 
 bool load_is_over(void)
 {
-	return actions_left == 0;
+	bool is_answered = true;
+	if (actions_left > 0)
+		return false;
+	for (uint32_t i = 0; i < conf.clients; i++)
+		is_answered = is_answered && client_outstanding(&clients[i]) == 0;
+	if (over_ns == 0)
+		over_ns = sim.now_ns + sim_skewed(0, conf.patience_ns);
+	return is_answered || sim.now_ns >= over_ns;
 }
 
 void load_heal(void)

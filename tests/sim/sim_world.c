@@ -24,6 +24,7 @@ struct world_conf {
 	struct conf daemon;
 	uint32_t reactors, verify_threads;
 	bool faults, kills, crashes, restarts;
+	bool faults_last;          /* from the first life on, for as long as there is load */
 	uint64_t between_ns;       /* two of these */
 	uint32_t patience;         /* of crashes at interesting moments: so much rarer */
 };
@@ -67,7 +68,7 @@ static void choose_daemon(struct conf *c)
 	c->transfer.disk_free_min = 0;
 	c->transfer.extents_max = ONE_OF(3, 64, 65536);
 	c->transfer.prealloc = sim_chance(7000) ? CONF_RESERVE : CONF_SPARSE;
-	c->export.parallel_max = ONE_OF(1, 2, 64);
+	c->export.parallel_max = ONE_OF(1, 2, 64, 64);
 	c->export.layout = CONF_LAYOUT_PLAIN;
 	if (sim_chance(1000))
 		c->transfer.ttl_min_s = c->transfer.ttl_max_s = (uint32_t)sim_between(2, 30);
@@ -85,9 +86,10 @@ static void choose(void)
 	w.load = (struct load_conf){.clients = ONE_OF(1, 1, 2, 4), .files = ONE_OF(1, 2, 3, 6),
 		.actions = ONE_OF(10, 40, 80), .block_bytes_max = is_large ? 30000 : ONE_OF(20, 900, 4200),
 		.blocks_max = ONE_OF(1, 6, 16), .pause_ns_max = ONE_OF(1, 20, 400) * SIM_MS,
-		.leave = ONE_OF(0, 0, 100, 500, 1500), .conflict = ONE_OF(0, 500, 3000),
-		.corrupt = ONE_OF(0, 500), .abort = ONE_OF(0, 200, 600), .fin = ONE_OF(300, 900, 2000),
-		.take = ONE_OF(0, 0, 300), .is_v5 = !sim_chance(1500), .is_v3 = sim_chance(4000)};
+		.patience_ns = ONE_OF(0, 100, 1000) * SIM_MS, .leave = ONE_OF(0, 0, 100, 500, 1500),
+		.conflict = ONE_OF(0, 500, 3000, 3000), .corrupt = ONE_OF(0, 500),
+		.abort = ONE_OF(0, 200, 600), .fin = ONE_OF(300, 900, 2000), .take = ONE_OF(0, 0, 300),
+		.whole = ONE_OF(0, 300, 2000), .is_v5 = !sim_chance(1500), .is_v3 = sim_chance(4000)};
 	w.net = (struct net_conf){.delay_ns_max = ONE_OF(1, 5, 50) * SIM_MS,
 		.piece_max = is_large ? 100000 : ONE_OF(40, 1500, 60000),
 		.receive_max = ONE_OF(2000, 20000, 200000), .send_max = ONE_OF(500, 4000, 100000),
@@ -96,6 +98,7 @@ static void choose(void)
 		.no_fallocate = sim_chance(700), .spares_journal = sim_chance(7000),
 		.dirty_chance = ONE_OF(0, 5000, 10000)};
 	w.faults = sim_chance(3500);
+	w.faults_last = false;
 	w.kills = sim_chance(5000);
 	w.crashes = sim_chance(4000);
 	w.restarts = sim_chance(2000);
@@ -107,6 +110,15 @@ static void choose(void)
 		w.disk.eio_read = ONE_OF(0, 0, 100);
 		w.disk.eio_sync = ONE_OF(0, 100, 1000);
 		w.disk.enospc = ONE_OF(0, 100, 1000);
+		/* A disk that takes everything and loses some of it: else little gets as far as the
+		 * syncs of publishing. */
+		if (sim_chance(4000)) {
+			w.faults_last = true;
+			w.disk.eio_write = w.disk.eio_read = w.disk.enospc = 0;
+			w.disk.eio_sync = ONE_OF(50, 300);
+			w.load.files = ONE_OF(3, 6, 6);
+			w.load.whole = ONE_OF(300, 2000);
+		}
 	}
 	w.disk.short_write = ONE_OF(0, 300, 3000);
 	w.reactors = ONE_OF(1, 1, 2);
@@ -162,6 +174,13 @@ static void on_moment(uint32_t weight)
 	sim_after(sim_skewed(0, 2 * SIM_MS), true, on_crash, NULL, w.crashes && (!w.kills || sim_chance(6000)));
 }
 
+static void on_faults(void *arg, uint64_t num)
+{
+	(void)arg;
+	(void)num;
+	disk.faults = !calm;
+}
+
 static void on_trouble(void *arg, uint64_t num)
 {
 	(void)arg;
@@ -169,7 +188,7 @@ static void on_trouble(void *arg, uint64_t num)
 	if (calm)
 		return;
 	if (troubles_left == 0) {
-		disk.faults = false;
+		disk.faults = w.faults_last;
 		disk.taken_bytes = 0;
 		return;
 	}
@@ -182,7 +201,7 @@ static void on_trouble(void *arg, uint64_t num)
 	else if (n == 2 && w.restarts)
 		daemon_stop();
 	else if (n == 3 && w.faults)
-		disk.faults = !disk.faults;
+		disk.faults = w.faults_last || !disk.faults;
 	else if (w.faults && sim_chance(5000))
 		disk.taken_bytes = disk.taken_bytes ? 0 : disk_free_bytes() - disk_free_bytes() % DISK_PAGE;
 	sim_after(sim_skewed(SIM_MS, w.between_ns), false, on_trouble, NULL, 0);
@@ -295,7 +314,9 @@ static void body(void *arg)
 	daemon_reset(&w.daemon, w.reactors, w.verify_threads);
 	load_reset(&w.load);
 	calm = false;
-	disk.faults = w.faults && sim_chance(5000);
+	disk.faults = w.faults && !w.faults_last && sim_chance(5000);
+	if (w.faults_last)
+		sim_after(sim_skewed(2 * SIM_MS, 100 * SIM_MS), false, on_faults, NULL, 0);
 	sim_on_moments(on_moment);
 	troubles_left = ONE_OF(1, 4, 20);
 	start_tries = 0;
