@@ -245,7 +245,8 @@ class Context:
     def __init__(self, build, directory, limit_seconds=60):
         self.build, self.dir = Path(build), Path(directory)
         # Sanitizers cost a factor; every wait for the daemon gets it, too.
-        self.slow = 4 if re.search("asan|tsan|debug|cov", str(build)) else 1
+        self.is_sanitized = bool(re.search("asan|tsan", str(build)))
+        self.slow = 4 if self.is_sanitized or re.search(r"debug|\bcov\b", str(build)) else 1
         self.limit = limit_seconds
         self.daemons, self.clients, self.undo, self.client_count = [], [], [], 0
 

@@ -22,7 +22,7 @@ def test_disk(t, case):
 
 @limit(120)
 def test_allocations_at_start(t):
-    if t.slow > 1:
+    if t.is_sanitized:
         raise Skip("sanitizers allocate by themselves")
     print(alloc.run(t, 9))
 
