@@ -5,6 +5,7 @@
 #include "recover_craft.h"
 
 #include <sys/resource.h>
+#include <xxhash.h>
 
 /* --- sets of journals ------------------------------------------------------------------------- */
 
@@ -518,7 +519,7 @@ Test(recover, with_a_damaged_journal_nothing_is_deleted)
 	bench_remove(&b);
 }
 
-static void fail_to_start(struct bench *b)
+static void fail_to_start(struct bench *b, const char *word)
 {
 	struct reactor one = {.count = 1, .conf = &b->conf}, *rts[1] = {&one};
 	char error[512] = "";
@@ -526,6 +527,7 @@ static void fail_to_start(struct bench *b)
 	one.peers = rts;
 	timers_init(&one.timers, sys_mono_ms());
 	cr_assert_lt(recover_run(rts, 1, error, sizeof(error)), 0);
+	cr_assert(strstr(error, word), "%s", error);
 	uploads_free(one.uploads);
 	store_close(one.store);
 }
@@ -537,7 +539,7 @@ Test(recover, a_start_that_failed_takes_no_journal_away)
 	craft_bad_record(&b, true, 0);
 	make_file(&b, "journal/new", "in the way", 10);
 	for (int i = 0; i < 2; i++) {
-		fail_to_start(&b);
+		fail_to_start(&b, "can't be used");
 		cr_assert(is_there(&b, "journal/set-000000000001/r00-000000000007.log"));
 		cr_assert_eq(count_names(&b, "journal", "damaged-*"), 0);
 	}
@@ -549,6 +551,52 @@ Test(recover, a_start_that_failed_takes_no_journal_away)
 	cr_assert(is_there(&b, "journal/damaged-000000000001-r00-000000000007.log"));
 	cr_assert_not(is_there(&b, "journal/set-000000000001"));
 	bench_fini(&b);
+}
+
+/* What a newer version wrote is left to that one, whole. */
+Test(recover, the_journal_of_a_newer_version)
+{
+	static const char name[] = "journal/set-000000000001/r00-000000000007.log";
+	struct bench b;
+	craft(&b);
+	make_file(&b, "staging/e1-x", "abc", 3);
+	put_open(1, 1, "e1-x");
+	put_extent(1, 0, 3);
+	make_set(&b, "set-000000000001", true);
+	for (int newer = 1; newer >= 0; newer--) {
+		journal[8] ^= 2; /* the version; then back */
+		uint64_t checksum = XXH3_64bits(journal, 56);
+		memcpy(journal + 56, &checksum, 8);
+		make_file(&b, name, journal, writer.bytes);
+		if (newer)
+			fail_to_start(&b, "written by a newer sluiced");
+		cr_assert(is_there(&b, name) && is_there(&b, "staging/e1-x"));
+	}
+	bench_up(&b);
+	cr_assert_eq(do_status(&b).o.received, 3);
+	bench_fini(&b);
+}
+
+/* Which only a damaged or foreign journal can say: the first is served, and the other's file is kept. */
+Test(recover, one_transfer_twice)
+{
+	struct bench b;
+	craft(&b);
+	make_file(&b, "staging/e1-x", "abc", 3);
+	make_file(&b, "staging/e1-y", "defg", 4);
+	put_open(1, 1, "e1-x");
+	put_extent(1, 0, 3);
+	put_open(2, 1, "e1-y");
+	put_extent(2, 0, 4);
+	make_set(&b, "set-000000000001", true);
+	for (int i = 0; i < 2; i++) {
+		bench_up(&b);
+		cr_assert_eq(do_status(&b).o.received, 3);
+		cr_assert(is_there(&b, "orphans/e1-y"));
+		cr_assert_eq(staging_count(&b), 1);
+		bench_down(&b);
+	}
+	bench_remove(&b);
 }
 
 /* --- size ------------------------------------------------------------------------------------- */
