@@ -564,7 +564,7 @@ Test(recover, the_journal_of_a_newer_version)
 	put_extent(1, 0, 3);
 	make_set(&b, "set-000000000001", true);
 	for (int newer = 1; newer >= 0; newer--) {
-		journal[8] ^= 2; /* the version; then back */
+		journal[8] ^= 0x40; /* the version; then back */
 		uint64_t checksum = XXH3_64bits(journal, 56);
 		memcpy(journal + 56, &checksum, 8);
 		make_file(&b, name, journal, writer.bytes);
