@@ -3,7 +3,8 @@
  * states.
  *
  * Two run lists, so that a turn ends: what is noted while the lists are worked off is still done
- * in this turn, unless it asked for the next one because it has used up its share.
+ * in this turn, unless it asked for a later one because it has used up its share. Of those the first are
+ * stepped for a few milliseconds, behind all others, and the rest wait for the next turn.
  *
  * One timer for all limits. It is armed for the nearest one, and not moved when that gets later
  * (with every received byte): when it fires too early it is armed again.
@@ -26,6 +27,7 @@ enum {
 	LOG_MS = 1000,
 	SHED_AFTER_MS = 2000,
 	SHED_EVERY_MS = 250,
+	LATER_MS = 4,
 };
 
 /* Descriptors of connections in the daemon, against mqtt.connections_max. */
@@ -515,19 +517,28 @@ bool conns_are_noted(const struct conns *cs)
 	return cs->now || cs->later;
 }
 
-void conns_run(struct conns *cs)
+static void step_noted(struct conns *cs)
 {
-	if (cs->later) {
-		cs->later->run_pprev = cs->now_tail;
-		*cs->now_tail = cs->later;
-		cs->now_tail = cs->later_tail;
-		cs->later = NULL;
-		cs->later_tail = &cs->later;
-	}
 	while (cs->now) {
 		struct conn *c = cs->now;
 		run_unlink(c);
 		conn_step(c);
+	}
+}
+
+void conns_run(struct conns *cs)
+{
+	uint32_t left = 0;
+	for (const struct conn *c = cs->later; c; c = c->run_next)
+		left++;
+	step_noted(cs);
+	for (uint64_t until_ms = sys_mono_ms() + LATER_MS; left > 0 && cs->later; left--) {
+		struct conn *c = cs->later;
+		run_unlink(c);
+		conn_step(c);
+		step_noted(cs);
+		if (sys_mono_ms() >= until_ms)
+			break;
 	}
 }
 

@@ -84,6 +84,7 @@ struct conn {
 	uint8_t stops;                      /* enum conn_stop */
 	uint8_t version;                    /* 0 before CONNECT */
 	bool failed;                        /* the socket, or memory: to be ended without a word */
+	bool yields;                        /* its turn ended before the packets that were read */
 	bool last_large;                    /* the last PUBLISH was a large segment: peek first */
 	bool no_problem_info;               /* Request Problem Information is 0 */
 	bool expiry_was_0;                  /* DISCONNECT may not raise it [MQTT-3.14.2-2] */
@@ -104,6 +105,7 @@ struct conn {
 	uint32_t unacked;                   /* QoS 2 exchanges not over, for Receive Maximum */
 	struct reply *replies, **replies_tail, *detached;
 	uint32_t replies_count, replies_bytes;
+	uint32_t statuses;                  /* of them */
 	struct idset pending;               /* packet identifiers of the replies of QoS 2 */
 	uint64_t active_ms;                 /* last byte received; in STOP_OUTPUT, last sent */
 	/* Since when, and with how many bytes since, the present packet is incomplete; window_ms
@@ -129,6 +131,8 @@ struct conns {
 	uint64_t refused_ms; /* when a connection over a limit was last logged */
 	uint64_t used_up_ms; /* the same of one closed for mqtt.received_total */
 	uint64_t unsent_ms;  /* the same of one that waits for mqtt.unsent_total */
+	uint64_t turn_ms;      /* when the present one's turn began */
+	uint32_t turn_packets;
 	uint64_t unsent_bytes; /* memory of the output of all */
 	struct conn *starved, **starved_tail; /* the first who asked comes first */
 	struct timer starved_timer; /* to ask them again */

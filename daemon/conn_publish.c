@@ -18,7 +18,7 @@
 #include "reply.h"
 #include "topic.h"
 
-enum { META_BYTES_MAX = 64 * 1024 };
+enum { META_BYTES_MAX = 64 * 1024, STATUSES_MAX = 16 };
 
 struct alias {
 	char *topic; /* owned; NULL: not set */
@@ -259,6 +259,8 @@ static enum take take_command(struct conn *c, struct arrival *a, uint32_t *ret_u
 	if (!rp)
 		return fail_memory(c);
 	rp->is_async = a->cmd.is_async;
+	rp->is_status = a->cmd.verb == FILECMD_STATUS;
+	c->statuses += rp->is_status;
 	if (!may_answer)
 		return refuse(c, a, rp, MQTT_RC_NOT_AUTHORIZED, "not_authorized", false, ret_used);
 	switch (a->cmd.verb) {
@@ -288,6 +290,16 @@ static bool segment_is_due(struct conn *c, struct arrival *a)
 	if (upload_gate_pass(c->rt->uploads, &a->id, &c->gate))
 		return true;
 	conn_stop(c, STOP_GATE);
+	return false;
+}
+
+/* What is missing takes a while to write down, and answers that wait for the journal are all written when it
+ * is: so a connection has few of them under way. */
+static bool status_is_due(struct conn *c)
+{
+	if (c->statuses < STATUSES_MAX)
+		return true;
+	conn_stop(c, STOP_REPLIES);
 	return false;
 }
 
@@ -327,6 +339,8 @@ static enum take take_arrival(struct conn *c, struct arrival *a, uint32_t *ret_u
 	 * reading on. */
 	if (c->version >= MQTT_V5 && a->p.qos == 2 && c->unacked >= c->rt->conf->mqtt.receive_max)
 		return fail(c, MQTT_RC_RECEIVE_MAX_EXCEEDED);
+	if (a->cmd.verb == FILECMD_STATUS && !status_is_due(c))
+		return TAKE_MORE;
 	if (a->cmd.verb == FILECMD_SEGMENT && !segment_is_due(c, a))
 		return TAKE_MORE;
 	c->unacked += a->p.qos == 2;

@@ -11,7 +11,8 @@
  * then spliced from its first byte and never copied. When it is anything else, or not enough to
  * tell, the ordinary way takes it from the socket (left there, it would make the poll spin).
  *
- * A budget per turn lets other connections have theirs.
+ * A budget per turn, of bytes and of time, lets other connections have theirs: what is left of the
+ * packets that were read waits in the stash.
  */
 #include "conn.h"
 
@@ -24,6 +25,9 @@
 
 enum {
 	BUDGET_BYTES = 512 * 1024,
+	/* Thousands of commands fit into a buffer. The clock is looked at after so many packets. */
+	BUDGET_MS = 2,
+	BUDGET_PACKETS = 16,
 	PEEK_BYTES = 1024,
 	/* After a large segment, when something else stands before the next head: so little of its
 	 * payload is copied. */
@@ -153,6 +157,11 @@ static enum take take_packet(struct conn *c, const struct input *in, uint32_t *r
 	return c->state == CONN_OPEN ? TAKE_DONE : TAKE_LEFT;
 }
 
+static bool time_is_up(struct conns *cs)
+{
+	return ++cs->turn_packets % BUDGET_PACKETS == 0 && sys_mono_ms() >= cs->turn_ms + BUDGET_MS;
+}
+
 /* Handles whole packets, and stashes what is left of the input. */
 static void take_packets(struct conn *c, const struct input *in)
 {
@@ -162,7 +171,8 @@ static void take_packets(struct conn *c, const struct input *in)
 		uint32_t used = 0;
 		if (rest.bytes > 0)
 			check_room(c);
-		if (rest.bytes == 0 || !conn_is_reading(c) || c->payload) {
+		c->yields = at > 0 && rest.bytes > 0 && time_is_up(c->rt->conns);
+		if (rest.bytes == 0 || !conn_is_reading(c) || c->payload || c->yields) {
 			if (c->state != CONN_CLOSING)
 				conn_stash(c, rest.data, rest.bytes);
 			return;
@@ -276,7 +286,7 @@ static enum step receive(struct conn *c, uint32_t *ret_bytes)
 	take_packets(c, &in);
 	ingest_flush(c->rt->uploads);
 	buf_unref(b);
-	if (is_end && conn_is_reading(c)) {
+	if (is_end && conn_is_reading(c) && !c->yields) {
 		c->failed = true;
 		return STEP_STOP;
 	}
@@ -307,6 +317,8 @@ static void read_packets(struct conn *c)
 	uint32_t done = 0;
 	if (!op_is_idle(&c->op))
 		return; /* nothing has come since it was armed */
+	c->rt->conns->turn_ms = sys_mono_ms();
+	c->rt->conns->turn_packets = 0;
 	while (conn_is_reading(c)) {
 		uint32_t bytes = 0;
 		enum step step = c->payload ? payload_step(c, &bytes) : receive(c, &bytes);
@@ -314,12 +326,12 @@ static void read_packets(struct conn *c)
 			conn_check_rate(c);
 		if (!conn_is_reading(c))
 			return;
-		if (step == STEP_POLL) {
+		if (step == STEP_POLL && !c->yields) {
 			wait_readable(c);
 			return;
 		}
 		done += bytes;
-		if (done >= BUDGET_BYTES) {
+		if (done >= BUDGET_BYTES || c->yields) {
 			conn_run_later(c);
 			return;
 		}

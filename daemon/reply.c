@@ -57,6 +57,7 @@ static void unlink_from(struct reply *rp)
 		idset_remove(&c->pending, rp->packet_id);
 	c->replies_count--;
 	c->replies_bytes -= rp->bytes;
+	c->statuses -= rp->is_status;
 	conn_go_on(c, STOP_REPLIES);
 	if (c->stops & STOP_DRAIN)
 		conn_run(c);

@@ -50,6 +50,7 @@ struct reply {
 	uint8_t qos;
 	uint8_t version;
 	bool is_async;               /* $file-async */
+	bool is_status;
 	bool dup;                    /* the PUBLISH had DUP set */
 	bool is_power;               /* finished when what it says survives the machine */
 	bool is_ready;               /* what is to be acknowledged is known; waits for its turn */
