@@ -205,6 +205,37 @@ def test_slow_peers(t):
     eq(d.stats()["connections"], 101, "those that did not finish CONNECT in time are gone")
 
 
+@cases(size=[60_000, 100_000], tail=[1, 300, 2000])
+def test_payload_byte_by_byte(t, size, tail):
+    """What comes in crumbs is waited for in larger pieces; its end, and what follows, is not."""
+    d = t.daemon()
+    c = t.client("cam")
+    data = some_bytes(size)
+    eq(c.publish("$file/f/init", b'{"name":"a"}').reason, 0, "init")
+    whole = publish_packet("$file/f/0", data, 1, 77)
+    head = len(whole) - size
+    c.send(whole[:head + 20_000])
+    for at in range(head + 20_000, head + 20_100):
+        c.send(whole[at:at + 1])
+        time.sleep(0.001)
+    c.send(whole[head + 20_100:-tail])
+    for at in range(len(whole) - tail, len(whole), max(1, tail // 20)):
+        time.sleep(0.002)
+        c.send(whole[at:at + max(1, tail // 20)])
+    eq(c.wait(4, packet_id=77, timeout=5 * t.slow).reason, 0, "segment")
+    began = time.monotonic()
+    c.ping()
+    yes(time.monotonic() - began < 1 * t.slow, "the next packet is seen at once")
+    eq(c.publish(f"$file/f/fin/{size}/{sha256(data)}", b"").reason, 0, "fin")
+    # The end of the stream inside a payload is seen, too.
+    c.send(whole[:head + 30_000])
+    for at in range(head + 30_000, head + 30_020):
+        c.send(whole[at:at + 1])
+        time.sleep(0.002)
+    c.close()
+    until(lambda: d.stats()["connections"] == 0, "it is gone", seconds=5 * t.slow)
+
+
 def comes_in(t, name):
     try:
         return t.client(name)
