@@ -227,6 +227,11 @@ static void on_timer(struct timer *t)
 			conn_end(c, 0, false);
 		break;
 	case CONN_OPEN:
+		if (c->run_pprev && c->stops == 0) { /* it waits for its turn, we don't for it */
+			c->active_ms = now_ms;
+			c->window_ms = c->window_ms ? now_ms : 0;
+			c->window_bytes = 0;
+		}
 		if (now_ms >= conn_rate_due_ms(c))
 			conn_go_on(c, STOP_RATE);
 		if (rate_is_low(c, now_ms))

@@ -84,7 +84,7 @@ struct conn {
 	uint8_t stops;                      /* enum conn_stop */
 	uint8_t version;                    /* 0 before CONNECT */
 	bool failed;                        /* the socket, or memory: to be ended without a word */
-	bool yields;                        /* its turn ended before the packets that were read */
+	bool yields;                        /* whole packets may be left of what was read: not to be waited for */
 	bool last_large;                    /* the last PUBLISH was a large segment: peek first */
 	bool no_problem_info;               /* Request Problem Information is 0 */
 	bool expiry_was_0;                  /* DISCONNECT may not raise it [MQTT-3.14.2-2] */

@@ -166,13 +166,15 @@ static bool time_is_up(struct conns *cs)
 static void take_packets(struct conn *c, const struct input *in)
 {
 	uint32_t at = 0;
+	c->yields = false;
 	for (;;) {
 		struct input rest = {in->buf, in->data + at, in->bytes - at};
 		uint32_t used = 0;
 		if (rest.bytes > 0)
 			check_room(c);
-		c->yields = at > 0 && rest.bytes > 0 && time_is_up(c->rt->conns);
-		if (rest.bytes == 0 || !conn_is_reading(c) || c->payload || c->yields) {
+		bool stops = !conn_is_reading(c) || (at > 0 && rest.bytes > 0 && time_is_up(c->rt->conns));
+		if (rest.bytes == 0 || stops || c->payload) {
+			c->yields = rest.bytes > 0 && stops;
 			if (c->state != CONN_CLOSING)
 				conn_stash(c, rest.data, rest.bytes);
 			return;
@@ -181,6 +183,7 @@ static void take_packets(struct conn *c, const struct input *in)
 		if (taken == TAKE_LEFT)
 			return;
 		if (taken == TAKE_MORE) {
+			c->yields = !conn_is_reading(c); /* it was not let in */
 			conn_stash(c, rest.data, rest.bytes);
 			return;
 		}

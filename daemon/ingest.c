@@ -327,7 +327,7 @@ static void seg_to_next_generation(struct seg *s)
 	if (!head)
 		err = -EIO;
 	else if (head->state == TRANSFER_EXPORTED)
-		head = transfer_next_generation(head, s->user, &err);
+		head = transfer_next_generation(head, s->user, seg_end(s), &err);
 	if (!err)
 		err = transfer_reserve_to(head, seg_end(s));
 	if (err)

@@ -394,12 +394,14 @@ void transfer_to_exported(struct transfer *t)
 	transfer_remember(t);
 }
 
-struct transfer *transfer_next_generation(struct transfer *t, struct user *user, int *ret_err)
+struct transfer *transfer_next_generation(struct transfer *t, struct user *user, uint64_t end, int *ret_err)
 {
 	struct uploads *u = t->u;
 	assert(t->state == TRANSFER_EXPORTED);
 	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes, user};
 	uint64_t bytes = t->cover.bytes ? t->exported.size : 0; /* replays to be seeded */
+	if (bytes < end)
+		bytes = end;
 	struct meta meta = {0};
 	int err = t->has_meta ? meta_copy(&meta, &t->meta) : 0;
 	if (!err)

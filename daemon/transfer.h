@@ -266,9 +266,9 @@ void transfer_lose(struct transfer *t, int err);
 /* The transfer leaves the table; its staging file is deleted, its previous generation comes back.
  * type: ABORTED, EXPIRED, or FORGET for one that never was (no event). */
 void transfer_drop(struct transfer *t, enum record_type type);
-/* The next generation of an exported transfer, opened by user, seeded with the replays acknowledged so
- * far. NULL: *ret_err. */
-struct transfer *transfer_next_generation(struct transfer *t, struct user *user, int *ret_err);
+/* The next generation of an exported transfer, opened by user, with room for [0, end), seeded with the
+ * replays acknowledged so far. NULL: *ret_err, and nothing is opened. */
+struct transfer *transfer_next_generation(struct transfer *t, struct user *user, uint64_t end, int *ret_err);
 /* Journals m as its metadata. 0 or −ENOMEM. */
 int transfer_record_meta(struct transfer *t, const struct meta *m);
 /* Published: becomes a memory of itself. */

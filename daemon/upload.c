@@ -189,7 +189,7 @@ static void init_again(struct transfer *t, struct user *user, struct meta *m, st
 			reply_after_journal(u, rp, NULL, JOURNAL_WRITTEN);
 	} else if (t->state == TRANSFER_EXPORTED) {
 		int err = 0;
-		struct transfer *next = transfer_next_generation(t, user, &err);
+		struct transfer *next = transfer_next_generation(t, user, 0, &err);
 		if (next) {
 			next->own_meta = true;
 			if (!init_accept(next, m, rp) && !next->fins && !next->aborts)

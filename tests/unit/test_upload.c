@@ -541,3 +541,22 @@ Test(upload, a_fin_whose_file_loses_bytes_is_incomplete)
 	free(data);
 	bench_fini(&b);
 }
+
+/* A segment that differs and is refused for want of room opens nothing: the export is what it was. */
+Test(upload, a_refused_segment_opens_no_generation)
+{
+	struct bench b;
+	uint8_t *data = noise(6000, 10);
+	bench_init(&b);
+	assert_ok(do_init(&b, "{\"name\":\"a\"}"));
+	assert_ok(do_small(&b, 0, data, 1000));
+	assert_ok(do_fin(&b, 1000, NULL));
+	b.conf.transfer.staged_client_max = 2000;
+	assert_fails(do_small(&b, 0, data + 1000, 5000), 0x97, "quota_exceeded");
+	cr_expect_str_eq(do_status(&b).o.state, "exported");
+	cr_expect_eq(atomic_load(&b.rt.store->open_count), 0);
+	assert_ok(do_small(&b, 0, data + 1000, 2000));
+	cr_expect_str_eq(do_status(&b).o.state, "open");
+	free(data);
+	bench_fini(&b);
+}
