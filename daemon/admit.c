@@ -17,7 +17,7 @@
 #include "log.h"
 #include "transfer.h"
 
-enum { ACCOUNTS_SIZE_MIN = 64, LOG_MS = 1000 };
+enum { ACCOUNTS_SIZE_MIN = 64 };
 
 /* Of one client id. */
 struct account {
@@ -122,10 +122,8 @@ void accounts_free(struct accounts *as)
 static int refuse(struct uploads *u, const char *clientid, uint32_t clientid_bytes, const struct user *user,
 	const char *key)
 {
-	uint64_t now_ms = ring_now_ms(u->rt->ring);
-	if (now_ms < u->accounts.logged_ms + LOG_MS && u->accounts.logged_ms != 0)
+	if (!log_is_due(&u->accounts.logged_ms, ring_now_ms(u->rt->ring)))
 		return -EDQUOT;
-	u->accounts.logged_ms = now_ms;
 	if (user)
 		log_info("transfer refused: the user's limit is reached", LZ("limit", key),
 			LS("user", user_name(user).s, user_name(user).bytes),

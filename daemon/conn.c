@@ -24,7 +24,6 @@ enum {
 	LINGER_MS = 2000,
 	LINGER_MS_STOPPING = 100,
 	DISCARD_BYTES_MAX = 1 << 20,
-	LOG_MS = 1000,
 	SHED_AFTER_MS = 2000,
 	SHED_EVERY_MS = 250,
 	LATER_MS = 4,
@@ -313,12 +312,10 @@ static const char *limit_reached(struct reactor *rt, int fd, struct address **re
 
 static void refuse(struct reactor *rt, int fd, const char *limit)
 {
-	uint64_t now_ms = ring_now_ms(rt->ring);
-	if (now_ms >= rt->conns->refused_ms + LOG_MS) {
+	if (log_is_due(&rt->conns->refused_ms, ring_now_ms(rt->ring))) {
 		char peer[64];
 		sock_peer_name(fd, peer, sizeof(peer));
 		log_warn("connection refused", LZ("peer", peer), LZ("limit", limit ? limit : "memory"), NULL);
-		rt->conns->refused_ms = now_ms;
 	}
 	atomic_fetch_sub(&open_count, 1);
 	sys_close(fd);
@@ -537,7 +534,7 @@ void conns_run(struct conns *cs)
 	for (const struct conn *c = cs->later; c; c = c->run_next)
 		left++;
 	step_noted(cs);
-	for (uint64_t until_ms = sys_mono_ms() + LATER_MS; left > 0 && cs->later; left--) {
+	for (uint64_t until_ms = left ? sys_mono_ms() + LATER_MS : 0; left > 0 && cs->later; left--) {
 		struct conn *c = cs->later;
 		run_unlink(c);
 		conn_step(c);

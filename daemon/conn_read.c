@@ -36,7 +36,6 @@ enum {
 	READ_BYTES_PACED = 8192,
 	READ_BYTES_PER_MESSAGE = 256,
 	READ_MS_PACED = 20,
-	LOG_MS = 1000,
 	UNSENT_HIGH = 1 << 20,
 	/* Memory that answers not yet given may take: with long ids and topics fewer of them are
 	 * let in. */
@@ -48,11 +47,8 @@ static _Atomic uint64_t received_total;
 
 static void log_used_up(const struct conn *c)
 {
-	struct conns *cs = c->rt->conns;
-	uint64_t now_ms = ring_now_ms(c->rt->ring);
-	if (cs->used_up_ms && now_ms < cs->used_up_ms + LOG_MS)
+	if (!log_is_due(&c->rt->conns->used_up_ms, ring_now_ms(c->rt->ring)))
 		return;
-	cs->used_up_ms = now_ms;
 	log_info("connection closed: mqtt.received_total is used up",
 		LS("clientid", c->session ? c->session->clientid : NULL,
 			c->session ? c->session->clientid_bytes : 0), NULL);

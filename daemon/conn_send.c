@@ -24,7 +24,6 @@ enum {
 	/* While stopped for it, reading goes on when no more than this is unsent. */
 	UNSENT_LOW = 256 * 1024,
 	ACK_BYTES_MAX = 256,
-	LOG_MS = 1000,
 	STARVED_MS = 100,
 };
 
@@ -40,11 +39,8 @@ static void on_sent(struct op *op);
 
 static void log_used_up(const struct conn *c, const char *outcome)
 {
-	struct conns *cs = c->rt->conns;
-	uint64_t now_ms = ring_now_ms(c->rt->ring);
-	if (cs->unsent_ms && now_ms < cs->unsent_ms + LOG_MS)
+	if (!log_is_due(&c->rt->conns->unsent_ms, ring_now_ms(c->rt->ring)))
 		return;
-	cs->unsent_ms = now_ms;
 	log_info("mqtt.unsent_total is used up", LZ("connection", outcome),
 		LS("clientid", c->session ? c->session->clientid : NULL,
 			c->session ? c->session->clientid_bytes : 0), NULL);

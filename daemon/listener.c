@@ -15,7 +15,7 @@
 #include "log.h"
 #include "pace.h"
 
-enum { RETRY_MS = 100, LOG_MS = 1000, BATCH_MAX = 64 };
+enum { RETRY_MS = 100, BATCH_MAX = 64 };
 
 /* Of all listeners: the pace of mqtt.connect_rate. */
 static _Atomic uint64_t connects_until_ns;
@@ -30,14 +30,6 @@ static void close_fd(struct listener *l)
 	if (l->fd >= 0)
 		sys_close(l->fd);
 	l->fd = -1;
-}
-
-static bool may_log(uint64_t *logged_ms, uint64_t now_ms)
-{
-	if (*logged_ms && now_ms < *logged_ms + LOG_MS)
-		return false;
-	*logged_ms = now_ms;
-	return true;
 }
 
 /* --- the rate --------------------------------------------------------------------------------- */
@@ -80,7 +72,7 @@ static void arm(struct listener *l)
 		wait_ns = rate_wait_ns(l);
 	if (wait_ns) {
 		timers_arm(&l->rt->timers, &l->retry, now_ms + (wait_ns + 999999) / 1000000);
-		if (may_log(&l->rate_logged_ms, now_ms))
+		if (log_is_due(&l->rate_logged_ms, now_ms))
 			log_info("connections wait to be accepted: mqtt.connect_rate is reached",
 				LU("per_s", l->rt->conf->mqtt.connect_rate), NULL);
 	} else if (l->rt->conf->mqtt.connect_rate) {
@@ -98,7 +90,7 @@ static void on_retry(struct timer *t)
 static void wait_a_moment(struct listener *l, int err)
 {
 	uint64_t now_ms = ring_now_ms(l->rt->ring);
-	if (may_log(&l->failed_logged_ms, now_ms))
+	if (log_is_due(&l->failed_logged_ms, now_ms))
 		log_warn("connections can't be accepted", LE("error", err), NULL);
 	if (!l->op.more)
 		timers_arm(&l->rt->timers, &l->retry, now_ms + RETRY_MS);

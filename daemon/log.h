@@ -10,6 +10,7 @@
 #ifndef SLUICE_LOG_H
 #define SLUICE_LOG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "conf.h"
@@ -29,6 +30,16 @@ struct log_field;
 #define LU(key, v)    "u" key, (uint64_t)(v)
 #define LI(key, v)    "i" key, (int64_t)(v)
 #define LE(key, e)    "e" key, (int)(e)                       /* errno (either sign) as its text */
+
+/* What a peer may cause without end is said once a second. *last_ms: when it was last said, kept by the caller; 0:
+ * never. now_ms: any clock that does not go back. */
+static inline bool log_is_due(uint64_t *last_ms, uint64_t now_ms)
+{
+	if (*last_ms && now_ms < *last_ms + 1000)
+		return false;
+	*last_ms = now_ms;
+	return true;
+}
 
 void log_error(const char *event, ...) __attribute__((sentinel));
 void log_warn(const char *event, ...) __attribute__((sentinel));

@@ -6,9 +6,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <xxhash.h>
+#include "log.h"
 #include "ring.h"
 
-enum { PLACES = 4096, CREDIT_MS = 20, LOG_MS = 1000 };
+enum { PLACES = 4096, CREDIT_MS = 20 };
 
 struct place {
 	uint64_t hash; /* 0: free */
@@ -86,8 +87,5 @@ uint64_t rate_due_ms(const struct rate *r)
 
 bool rates_may_log(struct rates *rs, uint64_t now_ms)
 {
-	if (rs->logged_ms && now_ms < rs->logged_ms + LOG_MS)
-		return false;
-	rs->logged_ms = now_ms;
-	return true;
+	return log_is_due(&rs->logged_ms, now_ms);
 }

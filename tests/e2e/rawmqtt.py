@@ -132,6 +132,19 @@ def ack_packet(kind, packet_id, version=V5, reason=0, props=None):
     return packet(kind, 2 if kind == PUBREL else 0, body)
 
 
+def send_behind_connect(port, connect, messages, payload_bytes):
+    """One connection that sends it all in one piece, and is over when it is answered a ping."""
+    data = (connect + publish_packet("t", bytes(payload_bytes)) * messages + PINGREQ_PACKET)
+    with socket.create_connection(("127.0.0.1", port), 15) as s:
+        s.sendall(data)
+        got = b""
+        while not got.endswith(b"\xd0\x00"):  # PINGRESP
+            more = s.recv(4096)
+            if not more:
+                raise Closed("before the PINGRESP")
+            got += more
+
+
 def subscribe_packet(filters, packet_id, version=V5, props=None):
     """filters: (filter, options byte) pairs."""
     body = struct.pack(">H", packet_id) + (properties(props) if version == V5 else b"")

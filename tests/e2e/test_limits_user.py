@@ -5,7 +5,7 @@ import threading
 import time
 
 from harness import cases, eq, limit, segments, some_bytes, until, yes
-from rawmqtt import Closed, Timeout, connect_packet, packet, publish_packet
+from rawmqtt import Closed, Timeout, connect_packet, publish_packet, send_behind_connect
 
 MIB = 1 << 20
 # Whatever the number of reactors, each has some of these.
@@ -196,15 +196,7 @@ def test_bytes_behind_connect_are_the_users(t):
     d = t.daemon("limits.user_bytes_rate=256KiB", "reactors=2")
     start = time.monotonic()
     for i in range(20):
-        data = (connect_packet(f"c{i}", username="anna") + publish_packet("t", bytes(1000)) * 55 +
-                packet(12, 0))  # PINGREQ
-        with socket.create_connection(("127.0.0.1", d.port), 15) as s:
-            s.sendall(data)
-            got = b""
-            while not got.endswith(b"\xd0\x00"):  # PINGRESP
-                more = s.recv(4096)
-                yes(more, "the connection stays open")
-                got += more
+        send_behind_connect(d.port, connect_packet(f"c{i}", username="anna"), 55, 1000)
     took = time.monotonic() - start
     yes(2.8 <= took, f"20 × 55 KiB at 256 KiB/s, of which one second's at once, took {took:.2f} s")
 

@@ -170,22 +170,28 @@ Test(admit, a_generation_is_of_who_begins_it)
 	bench_fini(&b);
 }
 
+/* A transfer with a fin that waits for a segment of it. */
+static void open_with_fin(struct bench *b, struct caught *ret_small, struct caught *ret_fin)
+{
+	struct filecmd fin = {.verb = FILECMD_FIN, .size = 3}, seg = segment_cmd(0);
+	assert_ok(do_init_of(b, &ids[A], name_a));
+	struct buf *buf = bufs_take(b->rt.bufs);
+	memcpy(buf->data, "abc", 3);
+	ingest_small(b->rt.uploads, &ids[A], &seg, buf, buf->data, 3, reply_for(ret_small));
+	ingest_flush(b->rt.uploads);
+	buf_unref(buf);
+	upload_fin(b->rt.uploads, &ids[A], &fin, reply_for(ret_fin));
+}
+
 /* An init that waits behind a fin is its connection's user's, also when that has gone meanwhile. */
 Test(admit, an_init_that_waits_keeps_its_user)
 {
 	struct bench b;
 	struct caught c[2], small, fin;
-	struct filecmd cmd = {.verb = FILECMD_FIN, .size = 3}, seg = segment_cmd(0);
 	bench_init(&b);
 	set_limits(&b, 1, 1000);
 	set_user(NULL);
-	assert_ok(do_init_of(&b, &ids[A], name_a));
-	struct buf *buf = bufs_take(b.rt.bufs);
-	memcpy(buf->data, "abc", 3);
-	ingest_small(b.rt.uploads, &ids[A], &seg, buf, buf->data, 3, reply_for(&small));
-	ingest_flush(b.rt.uploads);
-	buf_unref(buf);
-	upload_fin(b.rt.uploads, &ids[A], &cmd, reply_for(&fin));
+	open_with_fin(&b, &small, &fin);
 	struct user *x = enter(&b, "x");
 	set_user(x);
 	cr_assert_not(upload_init(b.rt.uploads, &ids[A], name_b, 12, reply_for(&c[0])));
@@ -211,17 +217,10 @@ Test(admit, an_init_that_is_skipped_lets_go_of_its_user)
 {
 	struct bench b;
 	struct caught init, small, fin;
-	struct filecmd cmd = {.verb = FILECMD_FIN, .size = 3}, seg = segment_cmd(0);
 	bench_init(&b);
 	set_limits(&b, 1, 1000);
 	set_user(NULL);
-	assert_ok(do_init_of(&b, &ids[A], name_a));
-	struct buf *buf = bufs_take(b.rt.bufs);
-	memcpy(buf->data, "abc", 3);
-	ingest_small(b.rt.uploads, &ids[A], &seg, buf, buf->data, 3, reply_for(&small));
-	ingest_flush(b.rt.uploads);
-	buf_unref(buf);
-	upload_fin(b.rt.uploads, &ids[A], &cmd, reply_for(&fin));
+	open_with_fin(&b, &small, &fin);
 	struct user *x = enter(&b, "x");
 	set_user(x);
 	cr_assert_not(upload_init(b.rt.uploads, &ids[A], name_b, 12, reply_for(&init)));
