@@ -35,6 +35,8 @@ struct conf {
 		uint32_t connections_address_max; /* connections_address_max: 0 = no limit */
 		uint32_t connect_rate;         /* connect_rate: 0 = no limit; per second, daemon */
 		uint32_t connect_timeout_ms;   /* connect_timeout: 10s */
+		uint32_t takeover_timeout_ms;  /* takeover_timeout: 1s, for what the client id's old
+						* connection has sent */
 		uint32_t keep_alive_max_s;     /* keep_alive_max: 0s = what the client asks; else
 						* the server keep alive */
 		uint32_t min_rate_bytes;       /* min_rate: 1KiB per second inside a packet */

@@ -127,7 +127,7 @@ void conn_stop(struct conn *c, enum conn_stop why)
 {
 	if (c->stops & why)
 		return;
-	c->stops |= (uint8_t)why;
+	c->stops |= (uint16_t)why;
 	c->window_ms = 0;
 	if (why == STOP_OUTPUT) {
 		c->active_ms = ring_now_ms(c->rt->ring);
@@ -139,7 +139,7 @@ void conn_go_on(struct conn *c, enum conn_stop why)
 {
 	if (!(c->stops & why))
 		return;
-	c->stops &= (uint8_t)~why;
+	c->stops &= (uint16_t)~why;
 	if (c->stops)
 		return;
 	/* While nothing was read the peer had no chance to be heard. */
@@ -162,6 +162,44 @@ void conn_hold(struct conn *c, uint64_t delay_ms)
 	conn_watch(c);
 	if (c->stops & STOP_DRAIN)
 		conn_run(c); /* the daemon's end does not wait for it */
+}
+
+/* --- taking over ------------------------------------------------------------------------------ */
+
+/* c waits no more for the one before it. */
+static void heir_end(struct conn *c)
+{
+	if (!c->before)
+		return;
+	c->before->heir = NULL;
+	c->before = NULL;
+	c->has_waited = true;
+	c->until_ms = ring_now_ms(c->rt->ring) + c->rt->conf->mqtt.connect_timeout_ms;
+	conn_go_on(c, STOP_HEIR);
+}
+
+bool conn_must_wait(struct conn *c, struct conn *old)
+{
+	if (c->has_waited || !conn_is_behind(old))
+		return false;
+	if (c->before != old) {
+		if (old->heir) /* it can't be served before one that came later */
+			conn_end(old->heir, 0, false);
+		c->before = old;
+		old->heir = c;
+		c->until_ms = ring_now_ms(c->rt->ring) + c->rt->conf->mqtt.takeover_timeout_ms;
+	}
+	if (ring_now_ms(c->rt->ring) >= c->until_ms)
+		return false;
+	conn_stop(c, STOP_HEIR);
+	conn_watch(c);
+	return true;
+}
+
+void conn_let_heir(struct conn *c)
+{
+	if (c->heir)
+		conn_go_on(c->heir, STOP_HEIR);
 }
 
 /* --- time limits ------------------------------------------------------------------------------ */
@@ -222,7 +260,9 @@ static void on_timer(struct timer *t)
 	uint64_t now_ms = ring_now_ms(c->rt->ring);
 	switch ((enum conn_state)c->state) {
 	case CONN_CONNECT:
-		if (now_ms >= c->until_ms)
+		if (now_ms >= c->until_ms && c->before)
+			heir_end(c);
+		else if (now_ms >= c->until_ms)
 			conn_end(c, 0, false);
 		break;
 	case CONN_OPEN:
@@ -398,6 +438,9 @@ static void leave(struct conn *c, uint8_t reason)
 			LS("clientid", c->session->clientid, c->session->clientid_bytes),
 			LU("reason", reason), NULL);
 	conn_rate_end(c);
+	heir_end(c);
+	if (c->heir)
+		heir_end(c->heir);
 	/* From here on no answer finds its way to it. */
 	c->state = CONN_CLOSING;
 	c->until_ms = ring_now_ms(c->rt->ring) + (c->rt->stopping ? LINGER_MS_STOPPING : LINGER_MS);

@@ -64,6 +64,7 @@ enum conn_stop {
 	STOP_BUFFER = 1 << 5,  /* no receive buffer is free */
 	STOP_DRAIN = 1 << 6,   /* the daemon ends: only outstanding answers are waited for */
 	STOP_RATE = 1 << 7,    /* client or user sends faster than it may (conn_rate.c); the timer ends it */
+	STOP_HEIR = 1 << 8,    /* CONNECT: what the client id's connection before has sent is handled first */
 };
 
 struct chunk;
@@ -80,8 +81,8 @@ struct conn {
 	struct bufs_waiter buf_waiter;
 	struct upload_gate gate;
 	int fd;
+	uint16_t stops;                     /* enum conn_stop */
 	uint8_t state;                      /* enum conn_state */
-	uint8_t stops;                      /* enum conn_stop */
 	uint8_t version;                    /* 0 before CONNECT */
 	bool failed;                        /* the socket, or memory: to be ended without a word */
 	bool yields;                        /* whole packets may be left of what was read: not to be waited for */
@@ -90,6 +91,7 @@ struct conn {
 	bool expiry_was_0;                  /* DISCONNECT may not raise it [MQTT-3.14.2-2] */
 	bool is_power;                      /* its commands are acknowledged when they survive the machine */
 	bool fin_sent;                      /* CLOSING: our side of the stream is ended */
+	bool has_waited;                    /* CONNECT: as an heir, as long as is allowed */
 	uint16_t move_to;                   /* MOVING: index of the reactor */
 	uint16_t keep_alive_s;              /* as it applies; 0: none */
 	/* Received bytes that are not handled yet: part of a packet, or whole ones while reading
@@ -116,7 +118,8 @@ struct conn {
 	struct user *user;                  /* in OPEN; referred to; NULL: none */
 	struct rate user_rate;              /* until when it waits for what its user has taken */
 	struct address *address;            /* NULL: mqtt.connections_address_max is not set */
-	uint64_t until_ms;                  /* CONNECT is there, HOLD closed, CLOSING given up */
+	uint64_t until_ms;                  /* CONNECT is there, HEIR or HOLD over, CLOSING given up */
+	struct conn *heir, *before;         /* waits for this one's end (STOP_HEIR); the reverse */
 };
 
 struct conns {
@@ -162,6 +165,11 @@ void conn_accept(struct reactor *rt, int fd, bool is_power);
 void conn_end(struct conn *c, uint8_t reason, bool with_will);
 /* Another connection has the session now. */
 void conn_taken_over(struct conn *c);
+/* c's CONNECT asks for the session of `old`. True: it has to wait, since old has sent more than is
+ * handled; it is stepped again when that may be over. */
+bool conn_must_wait(struct conn *c, struct conn *old);
+/* What c has sent is handled, or never will be: its heir need not wait. */
+void conn_let_heir(struct conn *c);
 /* The peer broke the protocol. */
 void conn_fail(struct conn *c, uint8_t reason);
 /* To be stepped in this turn; in the next one. Callable from anywhere on the reactor's thread. */
@@ -234,6 +242,8 @@ int conn_stash(struct conn *c, const uint8_t *data, uint32_t bytes);
  * mqtt.received_total. NULL: there is none; *data is as it was. */
 uint8_t *received_resize(const struct conn *c, uint8_t *data, uint32_t bytes, uint32_t new_bytes);
 void received_free(uint8_t *data, uint32_t bytes); /* NULL is fine */
+/* Has it sent more than is handled, and will that be handled soon? */
+bool conn_is_behind(const struct conn *c);
 /* Bytes have come in. */
 void conn_count_received(struct conn *c, uint32_t bytes);
 

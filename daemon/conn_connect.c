@@ -7,9 +7,14 @@
  *               owned here? ── no ──► its bytes are kept, it moves, and begins again there
  *                           │ yes
  *                           ▼
- *     owner: session attached (an old connection is told 0x8E) ──► CONNACK ──► what waits is sent
+ *     owner: old connection has sent what is not handled yet? ── yes ──► its heir waits a little
+ *                           │ no
+ *                           ▼
+ *            session attached (an old connection is told 0x8E) ──► CONNACK ──► what waits is sent
  *
- * So CONNACKs and takeovers of one client id happen on one thread, in order of arrival.
+ * So CONNACKs and takeovers of one client id happen on one thread, in order of arrival. The waiting is for
+ * programs that send with QoS 0, leave, and are followed by the next one at once, as in a script: what they
+ * sent is in our socket, and would be lost.
  *
  * A user name is taken as the client says it, and a password unseen: there is no authentication yet.
  */
@@ -219,9 +224,11 @@ static void log_connected(const struct conn *c)
 static enum take open_session(struct conn *c, const struct mqtt_connect *cn, bool is_assigned,
 	uint32_t received)
 {
-	struct session *s;
+	struct session *s = session_find(c->rt->broker, cn->clientid.s, cn->clientid.bytes);
 	struct conn *old;
 	bool is_present, expiry_told;
+	if (s && s->conn && conn_must_wait(c, s->conn))
+		return TAKE_MORE;
 	int err = conn_user_begin(c, cn);
 	if (!err)
 		err = session_attach(c->rt->broker, c, cn->clientid.s, cn->clientid.bytes, cn->clean_start,

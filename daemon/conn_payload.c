@@ -163,14 +163,14 @@ static enum step stream_step(struct conn *c, struct payload *pl, uint32_t *ret_b
 		c->window_ms = 0; /* it is us who are slow */
 		return STEP_STOP;
 	case INGEST_POLL:
-		c->stops &= (uint8_t)~STOP_SEGMENT;
+		c->stops &= (uint16_t)~STOP_SEGMENT;
 		return STEP_POLL;
 	case INGEST_EOF:
 		return lost(c); /* conn_end cuts it */
 	case INGEST_DONE:
 		break;
 	}
-	c->stops &= (uint8_t)~STOP_SEGMENT;
+	c->stops &= (uint16_t)~STOP_SEGMENT;
 	c->payload = NULL;
 	atomic_fetch_sub(&streams_count, 1);
 	free(pl);

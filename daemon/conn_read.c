@@ -309,6 +309,15 @@ static void wait_readable(struct conn *c)
 	}
 	c->op.done = on_readable;
 	ring_poll_in(c->rt->ring, &c->op, c->fd);
+	conn_let_heir(c);
+}
+
+bool conn_is_behind(const struct conn *c)
+{
+	uint8_t byte;
+	if (c->failed || c->stops & (STOP_OUTPUT | STOP_HOLD | STOP_DRAIN | STOP_RATE))
+		return false;
+	return op_is_idle(&c->op) || sock_peek(c->fd, &byte, 1) > 0;
 }
 
 static void read_packets(struct conn *c)

@@ -500,7 +500,8 @@ def test_parts_of_packets_are_bounded(t, topic):
         with memory_bound(t, d, 16):
             cut = [t.client(f"cut{i}") for i in range(200 if size < 100_000 else 20)]
             for c in cut:
-                c.send(packet[:len(packet) - 1000])
+                with contextlib.suppress(Closed):  # it may be out before its last byte
+                    c.send(packet[:len(packet) - 1000])
             held = 2 * MIB // (size - 2000)
             until(lambda: d.stats()["connections"] <= held, "those who are too many are gone")
             yes(d.stats()["connections"] > held // 3, "the others are not")

@@ -1,11 +1,15 @@
 """Connections: CONNECT and CONNACK with their properties, takeover, time limits, malformed packets."""
 
+import contextlib
 import os
+import re
 import resource
+import signal
 import socket
+import threading
 import time
 
-from harness import ALL, BOTH, V5, V31, V311, cases, eq, until, yes
+from harness import ALL, BOTH, V5, V31, V311, cases, check_ack, eq, sha256, some_bytes, until, yes
 from rawmqtt import (CONNACK, CONNECT, DISCONNECT, PINGREQ_PACKET, Closed, Timeout, ack_packet,
                      connect_packet, packet, properties, publish_packet, subscribe_packet)
 
@@ -251,6 +255,64 @@ def test_takeover_storm(t):
     for c in clients[:-1]:
         eq([p.reason for p in c.wait_closed()], [0x8e], "DISCONNECT")
     clients[-1].ping()
+
+
+def last_words(t, d, version, size):
+    """A client that sends with QoS 0 and leaves, while the daemon is busy; the next one comes at once."""
+    old = t.client("same", version)
+    new = t.client("same", version, connect=False)
+    old.send(publish_packet("$file/f/init", b'{"name":"a"}', 0, 0, version=version))
+    until(lambda: d.stats()["transfers_open"] == 1, "init")
+    os.kill(d.process.pid, signal.SIGSTOP)
+    try:
+        old.send(publish_packet("$file/f/0", some_bytes(size), 0, 0, version=version) + b"\xe0\0")
+        old.close()
+        new.send(connect_packet("same", version))
+    finally:
+        os.kill(d.process.pid, signal.SIGCONT)
+    new.wait(CONNACK)
+    return new
+
+
+@cases(version=BOTH, size=[50_000, 250_000, 1_000_000])
+def test_last_words_before_takeover(t, version, size):
+    """What the old connection had sent is handled: mosquitto_pub -q 0, three times in a row."""
+    d = t.daemon()
+    new = last_words(t, d, version, size)
+    data = some_bytes(size)
+    eq(new.publish(f"$file/f/fin/{size}/{sha256(data)}", b"", 1).reason or 0, 0, "PUBACK of fin")
+    eq(d.export("same", "f", "a"), data, "export")
+
+
+def test_last_words_not_waited_for(t):
+    d = t.daemon("reactors=1", "mqtt.takeover_timeout=0")
+    new = last_words(t, d, V5, 1_000_000)
+    check_ack(new.publish("$file/f/fin/1000000", b"", 1), V5, 0x80, re.compile("^incomplete"))
+
+
+def test_takeover_of_one_who_never_pauses(t):
+    """What it sends has no end, and is not waited for longer than mqtt.takeover_timeout. Of those who wait
+    for it the last one gets in."""
+    t.daemon("reactors=1", "mqtt.takeover_timeout=400ms")
+    old = t.client("same")
+
+    def talk():
+        block = publish_packet("t", b"", 0, 0) * 200_000
+        with contextlib.suppress(Closed):
+            while True:
+                old.send(block)
+
+    talker = threading.Thread(target=talk)
+    talker.start()
+    time.sleep(0.1)
+    late = [t.client("same", connect=False) for _ in range(3)]
+    for c in late:
+        c.send(connect_packet("same", V5) + PINGREQ_PACKET)
+    eq(late[2].wait(CONNACK, timeout=5).reason, 0, "CONNACK")
+    late[2].wait(13)
+    talker.join()
+    for c in late[:2]:
+        yes([p.reason for p in c.wait_closed()] in ([], [0, 0x8e]), "the earlier ones are out")
 
 
 # --- time limits ---
