@@ -62,6 +62,10 @@ struct conf {
 						* has not acknowledged */
 		uint32_t replies_max;          /* unacknowledged_max: 65535 commands of a connection
 						* not yet answered; then it is not read */
+		uint32_t statuses_max;         /* statuses_max: 16 status commands of a connection not yet
+						* answered; then it is not read */
+		uint32_t statuses_reactor_max; /* statuses_reactor_max: 64 of all connections of a reactor; then
+						* each of them has only one */
 		uint32_t drain_ms;             /* shutdown_timeout: 10s, from SIGTERM to the end */
 	} mqtt;
 	struct {

@@ -92,6 +92,8 @@ const struct conf_key conf_keys[] = {
 	SIZE64("mqtt.queue_total", mqtt.queue_total_bytes_max, "256MiB", 0, TIB),
 	COUNT("mqtt.inflight", mqtt.inflight_max, "32", 1, UINT16_MAX),
 	COUNT("mqtt.unacknowledged_max", mqtt.replies_max, "65535", 1, UINT16_MAX),
+	COUNT("mqtt.statuses_max", mqtt.statuses_max, "16", 1, UINT16_MAX),
+	COUNT("mqtt.statuses_reactor_max", mqtt.statuses_reactor_max, "64", 1, UINT16_MAX),
 	MILLIS("mqtt.shutdown_timeout", mqtt.drain_ms, "10s", 0, HOUR * 1000),
 
 	SIZE64("limits.client_bytes_rate", limits.client_bytes_rate, "0", 0, TIB),

@@ -4,13 +4,14 @@
  *
  * Two run lists, so that a turn ends: what is noted while the lists are worked off is still done
  * in this turn, unless it asked for a later one because it has used up its share. Of those the first are
- * stepped for a few milliseconds, behind all others, and the rest wait for the next turn.
+ * stepped for a quarter of a millisecond, behind all others, and the rest wait for the next turn.
  *
  * One timer for all limits. It is armed for the nearest one, and not moved when that gets later
  * (with every received byte): when it fires too early it is armed again.
  */
 #include "conn.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -26,7 +27,7 @@ enum {
 	DISCARD_BYTES_MAX = 1 << 20,
 	SHED_AFTER_MS = 2000,
 	SHED_EVERY_MS = 250,
-	LATER_MS = 4,
+	LATER_NS = 250000,
 };
 
 /* Descriptors of connections in the daemon, against mqtt.connections_max. */
@@ -56,6 +57,7 @@ void conns_free(struct conns *cs)
 {
 	if (!cs)
 		return;
+	assert(cs->statuses == 0);
 	timers_disarm(&cs->rt->timers, &cs->starved_timer);
 	hold_free(cs->hold);
 	rates_free(cs->rates);
@@ -577,12 +579,12 @@ void conns_run(struct conns *cs)
 	for (const struct conn *c = cs->later; c; c = c->run_next)
 		left++;
 	step_noted(cs);
-	for (uint64_t until_ms = left ? sys_mono_ms() + LATER_MS : 0; left > 0 && cs->later; left--) {
+	for (uint64_t until_ns = left ? sys_mono_ns() + LATER_NS : 0; left > 0 && cs->later; left--) {
 		struct conn *c = cs->later;
 		run_unlink(c);
 		conn_step(c);
 		step_noted(cs);
-		if (sys_mono_ms() >= until_ms)
+		if (sys_mono_ns() >= until_ns)
 			break;
 	}
 }

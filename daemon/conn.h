@@ -134,8 +134,9 @@ struct conns {
 	uint64_t refused_ms; /* when a connection over a limit was last logged */
 	uint64_t used_up_ms; /* the same of one closed for mqtt.received_total */
 	uint64_t unsent_ms;  /* the same of one that waits for mqtt.unsent_total */
-	uint64_t turn_ms;      /* when the present one's turn began */
+	uint64_t turn_ns;      /* when the present one's turn began */
 	uint32_t turn_packets;
+	uint32_t statuses;     /* status commands that are not answered yet, of all */
 	uint64_t unsent_bytes; /* memory of the output of all */
 	struct conn *starved, **starved_tail; /* the first who asked comes first */
 	struct timer starved_timer; /* to ask them again */

@@ -18,7 +18,7 @@
 #include "reply.h"
 #include "topic.h"
 
-enum { META_BYTES_MAX = 64 * 1024, STATUSES_MAX = 16 };
+enum { META_BYTES_MAX = 64 * 1024 };
 
 struct alias {
 	char *topic; /* owned; NULL: not set */
@@ -261,6 +261,7 @@ static enum take take_command(struct conn *c, struct arrival *a, uint32_t *ret_u
 	rp->is_async = a->cmd.is_async;
 	rp->is_status = a->cmd.verb == FILECMD_STATUS;
 	c->statuses += rp->is_status;
+	c->rt->conns->statuses += rp->is_status;
 	if (!may_answer)
 		return refuse(c, a, rp, MQTT_RC_NOT_AUTHORIZED, "not_authorized", false, ret_used);
 	switch (a->cmd.verb) {
@@ -294,10 +295,12 @@ static bool segment_is_due(struct conn *c, struct arrival *a)
 }
 
 /* What is missing takes a while to write down, and answers that wait for the journal are all written when it
- * is: so a connection has few of them under way. */
+ * is: so a connection has few of them under way, and only one while all of them have many. */
 static bool status_is_due(struct conn *c)
 {
-	if (c->statuses < STATUSES_MAX)
+	const struct conf *conf = c->rt->conf;
+	if (c->statuses == 0 || (c->statuses < conf->mqtt.statuses_max &&
+		c->rt->conns->statuses < conf->mqtt.statuses_reactor_max))
 		return true;
 	conn_stop(c, STOP_REPLIES);
 	return false;

@@ -26,7 +26,7 @@
 enum {
 	BUDGET_BYTES = 512 * 1024,
 	/* Thousands of commands fit into a buffer. The clock is looked at after so many packets. */
-	BUDGET_MS = 2,
+	BUDGET_NS = 500000,
 	BUDGET_PACKETS = 16,
 	PEEK_BYTES = 1024,
 	/* After a large segment, when something else stands before the next head: so little of its
@@ -155,7 +155,7 @@ static enum take take_packet(struct conn *c, const struct input *in, uint32_t *r
 
 static bool time_is_up(struct conns *cs)
 {
-	return ++cs->turn_packets % BUDGET_PACKETS == 0 && sys_mono_ms() >= cs->turn_ms + BUDGET_MS;
+	return ++cs->turn_packets % BUDGET_PACKETS == 0 && sys_mono_ns() >= cs->turn_ns + BUDGET_NS;
 }
 
 /* Handles whole packets, and stashes what is left of the input. */
@@ -325,7 +325,7 @@ static void read_packets(struct conn *c)
 	uint32_t done = 0;
 	if (!op_is_idle(&c->op))
 		return; /* nothing has come since it was armed */
-	c->rt->conns->turn_ms = sys_mono_ms();
+	c->rt->conns->turn_ns = sys_mono_ns();
 	c->rt->conns->turn_packets = 0;
 	while (conn_is_reading(c)) {
 		uint32_t bytes = 0;

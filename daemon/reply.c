@@ -58,6 +58,7 @@ static void unlink_from(struct reply *rp)
 	c->replies_count--;
 	c->replies_bytes -= rp->bytes;
 	c->statuses -= rp->is_status;
+	c->rt->conns->statuses -= rp->is_status;
 	conn_go_on(c, STOP_REPLIES);
 	if (c->stops & STOP_DRAIN)
 		conn_run(c);
@@ -235,6 +236,8 @@ void reply_leave_all(struct conn *c)
 	idset_fini(&c->pending);
 	c->replies_count = 0;
 	c->replies_bytes = 0;
+	c->rt->conns->statuses -= c->statuses;
+	c->statuses = 0;
 }
 
 /* --- response messages ------------------------------------------------------------------------ */

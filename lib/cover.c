@@ -319,11 +319,11 @@ size_t cover_gaps(const struct cover *c, uint64_t from, uint64_t to, struct exte
 {
 	size_t gaps = 0;
 	while (from < to && gaps < gaps_max) {
-		bool present;
-		uint64_t end = min_u64(cover_run_end(c, from, &present), to);
-		if (!present)
+		const struct cover_node *n = extent_find_after(c, from);
+		uint64_t end = n != NULL ? min_u64(n->e.from, to) : to;
+		if (from < end)
 			ret_gaps[gaps++] = (struct extent){from, end};
-		from = end;
+		from = n != NULL ? n->e.to : to;
 	}
 	return gaps;
 }

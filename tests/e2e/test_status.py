@@ -1,8 +1,11 @@
 """status: what a client needs to resume."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
-from harness import ALL, BOTH, cases, cover_rest, eq, some_bytes, until, yes
+from harness import (ALL, BOTH, V5, V311, cases, check_ack, cover_rest, eq, some_bytes, until,
+                     yes)
+from rawmqtt import publish_packet
 
 
 @cases(version=ALL, qos=[0, 1, 2], mode=["$file", "$file-async"])
@@ -113,3 +116,24 @@ def test_a_status_is_no_transfer(t):
     up.init("f")
     eq(d.stats()["transfers_open"], 1, "transfers_open")
     yes(re.fullmatch(r"\d+", str(d.stats()["connections"])), "connections is a number")
+
+
+@cases(each=[1, 3, 500], together=[1, 4, 500])
+def test_statuses_under_way_are_bounded(t, each, together):
+    """Whatever the limits, everybody who asks gets all answers, in order; who leaves amid his takes none away."""
+    d = t.daemon("reactors=1", f"mqtt.statuses_max={each}", f"mqtt.statuses_reactor_max={together}")
+    asked = [(f"$file/f{i}/status", b"") for i in range(300)]
+    gone = [t.client(f"gone{i}") for i in range(5)]
+    clients = [t.client(f"c{i}", (V5, V311)[i % 2]) for i in range(6)]
+    for c in gone:
+        c.send(b"".join(publish_packet(topic, b"", 1, 1 + i) for i, (topic, _) in enumerate(asked[:10])) +
+               b"\xe0\0")
+    with ThreadPoolExecutor(len(clients)) as pool:
+        jobs = [pool.submit(c.publish_all, asked, 200) for c in clients]
+        for c, job in zip(clients, jobs):
+            acks = job.result()
+            eq(len(acks), len(asked), "acks")
+            for ack in acks:
+                check_ack(ack, c.version, 0, None)
+    until(lambda: d.stats()["connections"] == len(clients), "the others are gone")
+    t.uploader("u").upload("f", some_bytes(100_000), segment_bytes=25_000)

@@ -7,9 +7,13 @@ is timed from the moment it was due, so a daemon that stands still is seen by al
 which sleeps so that it never has had more than half a core of processor time; each kind goes on until
 10,000 are done and five seconds are over.
 
-By hand: tests/fault/hostile.py [--count 10000] [--kinds connects,gaps] [--build build] [-o key=value]
+By hand: tests/fault/hostile.py [--count 10000] [--kinds connects,gaps] [--build build] [--work DIR] [-o key=value]
 It fails when a 99th percentile is over five times the quiet one and over 20 ms, when a flood costs
 more memory than --memory MiB, when the daemon ends, or when one of the honest files is not whole.
+
+On an ext4 without a journal loris_payload shows that file system, not the daemon: there, creating a file
+takes 0.6 ms instead of 0.02 for a minute after thousands were deleted (it passes over every inode that was in
+use lately). --work takes a directory on another one.
 """
 
 import argparse
@@ -150,14 +154,16 @@ class Flood:
         view, deadline = memoryview(b"".join(packets)), time.monotonic() + (60 if read else 2)
         got, waits = bytearray(), len(packets) if read else 0
         while (len(view) or waits > 0) and time.monotonic() < deadline:
-            r, w, _ = select.select([s] if read else [], [s] if len(view) else [], [], 0.5)
-            if r:
+            poll = select.poll()  # select() takes no more than 1,024 descriptors
+            poll.register(s, read * select.POLLIN | bool(len(view)) * select.POLLOUT)
+            events = dict(poll.poll(500)).get(s.fileno(), 0)
+            if read and events & ~select.POLLOUT:
                 data = s.recv(1 << 16)
                 if not data:
                     raise ConnectionError("closed")
                 got += data
                 waits -= acks_in(got)
-            if w:
+            if len(view) and events & ~select.POLLIN:
                 view = view[s.send(view[:1 << 16]):]
             self.rest()
         if waits > 0:
@@ -283,7 +289,7 @@ def flood(kind, port, count, address, results):
     error = ""
     try:
         kind(f)
-    except OSError as e:
+    except Exception as e:  # whatever it is, it is the result
         error = f"{type(e).__name__}: {e}"
     results.put((f.done, f.told, time.monotonic() - f.began, time.process_time() - f.cpu_began, error))
 
@@ -303,6 +309,7 @@ def measure(d, kind, at, count, quiet_s):
     while result is None:
         peak = max(peak, d.rss_bytes())
         yes(d.is_alive() and watcher.is_alive(), f"the daemon and the honest client outlive {kind.__name__}")
+        yes(flooder.is_alive() or not told.empty(), f"the flooder {kind.__name__} ended without a word")
         with contextlib.suppress(queue.Empty):
             result = told.get(timeout=0.05)
     flood_to = time.monotonic()
@@ -350,10 +357,11 @@ def main():
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--memory", type=int, default=512, help="MiB that a flood may cost")
     parser.add_argument("--kinds", default="", help="by commas; all: " + ",".join(k.__name__ for k in KINDS))
+    parser.add_argument("--work", help="the directory for the daemon's data")
     parser.add_argument("-o", dest="options", action="append", default=[], help="for the daemon")
     a = parser.parse_args()
     kinds = [k for k in KINDS if not a.kinds or k.__name__ in a.kinds.split(",")]
-    with tempfile.TemporaryDirectory(prefix="sluice-hostile-") as directory:
+    with tempfile.TemporaryDirectory(prefix="sluice-hostile-", dir=a.work) as directory:
         t = Context(a.build.resolve(), Path(directory), 3600)
         passed = False
         try:
