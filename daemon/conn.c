@@ -131,6 +131,8 @@ void conn_stop(struct conn *c, enum conn_stop why)
 		return;
 	c->stops |= (uint16_t)why;
 	c->window_ms = 0;
+	if (why & STOPS_LONG)
+		conn_let_heir(c);
 	if (why == STOP_OUTPUT) {
 		c->active_ms = ring_now_ms(c->rt->ring);
 		conn_watch(c);
@@ -168,34 +170,56 @@ void conn_hold(struct conn *c, uint64_t delay_ms)
 
 /* --- taking over ------------------------------------------------------------------------------ */
 
-/* c waits no more for the one before it. */
-static void heir_end(struct conn *c)
+/* The one before c is gone, or has had its time: c's CONNECT is read again. */
+static void heir_go_on(struct conn *c)
 {
-	if (!c->before)
-		return;
-	c->before->heir = NULL;
-	c->before = NULL;
 	c->has_waited = true;
 	c->until_ms = ring_now_ms(c->rt->ring) + c->rt->conf->mqtt.connect_timeout_ms;
 	conn_go_on(c, STOP_HEIR);
 }
 
-bool conn_must_wait(struct conn *c, struct conn *old)
+/* c waits for nobody any more, and nobody for c. */
+static void heirs_leave(struct conn *c)
 {
-	if (c->has_waited || !conn_is_behind(old))
-		return false;
-	if (c->before != old) {
-		if (old->heir) /* it can't be served before one that came later */
-			conn_end(old->heir, 0, false);
-		c->before = old;
-		old->heir = c;
-		c->until_ms = ring_now_ms(c->rt->ring) + c->rt->conf->mqtt.takeover_timeout_ms;
+	struct conn *heir = c->heir;
+	if (c->before)
+		c->before->heir = NULL;
+	c->before = NULL;
+	c->heir = NULL;
+	if (heir) {
+		heir->before = NULL;
+		heir_go_on(heir);
 	}
-	if (ring_now_ms(c->rt->ring) >= c->until_ms)
-		return false;
+}
+
+/* Until when c waits for `old`: those who come one after the other do not wait longer than one. */
+static uint64_t heir_deadline(const struct conn *c, const struct conn *old, uint64_t now_ms)
+{
+	if (!old->heir)
+		return now_ms + c->rt->conf->mqtt.takeover_timeout_ms;
+	return old->heir->has_waited ? now_ms : old->heir->until_ms;
+}
+
+enum turn conn_take_turn(struct conn *c, struct conn *holder)
+{
+	uint64_t now_ms = ring_now_ms(c->rt->ring);
+	if (c->has_waited && holder && holder != c->before)
+		return TURN_PAST;
+	if (c->has_waited || !holder || !conn_is_behind(holder))
+		return TURN_NOW;
+	if (c->before != holder) {
+		uint64_t until_ms = heir_deadline(c, holder, now_ms);
+		if (holder->heir)
+			conn_end(holder->heir, 0, false);
+		c->before = holder;
+		holder->heir = c;
+		c->until_ms = until_ms;
+	}
+	if (now_ms >= c->until_ms)
+		return TURN_NOW;
 	conn_stop(c, STOP_HEIR);
 	conn_watch(c);
-	return true;
+	return TURN_LATER;
 }
 
 void conn_let_heir(struct conn *c)
@@ -262,8 +286,8 @@ static void on_timer(struct timer *t)
 	uint64_t now_ms = ring_now_ms(c->rt->ring);
 	switch ((enum conn_state)c->state) {
 	case CONN_CONNECT:
-		if (now_ms >= c->until_ms && c->before)
-			heir_end(c);
+		if (now_ms >= c->until_ms && c->before && !c->has_waited)
+			heir_go_on(c);
 		else if (now_ms >= c->until_ms)
 			conn_end(c, 0, false);
 		break;
@@ -440,9 +464,7 @@ static void leave(struct conn *c, uint8_t reason)
 			LS("clientid", c->session->clientid, c->session->clientid_bytes),
 			LU("reason", reason), NULL);
 	conn_rate_end(c);
-	heir_end(c);
-	if (c->heir)
-		heir_end(c->heir);
+	heirs_leave(c);
 	/* From here on no answer finds its way to it. */
 	c->state = CONN_CLOSING;
 	c->until_ms = ring_now_ms(c->rt->ring) + (c->rt->stopping ? LINGER_MS_STOPPING : LINGER_MS);

@@ -67,6 +67,9 @@ enum conn_stop {
 	STOP_HEIR = 1 << 8,    /* CONNECT: what the client id's connection before has sent is handled first */
 };
 
+/* These may last, and through the peer's own fault. */
+enum { STOPS_LONG = STOP_OUTPUT | STOP_HOLD | STOP_DRAIN | STOP_RATE };
+
 struct chunk;
 struct payload;
 struct alias;
@@ -136,7 +139,7 @@ struct conns {
 	uint64_t unsent_ms;  /* the same of one that waits for mqtt.unsent_total */
 	uint64_t turn_ns;      /* when the present one's turn began */
 	uint32_t turn_packets;
-	uint32_t statuses;     /* status commands that are not answered yet, of all */
+	uint32_t statuses;     /* status commands that are not answered yet, of all that are open */
 	uint64_t unsent_bytes; /* memory of the output of all */
 	struct conn *starved, **starved_tail; /* the first who asked comes first */
 	struct timer starved_timer; /* to ask them again */
@@ -166,10 +169,14 @@ void conn_accept(struct reactor *rt, int fd, bool is_power);
 void conn_end(struct conn *c, uint8_t reason, bool with_will);
 /* Another connection has the session now. */
 void conn_taken_over(struct conn *c);
-/* c's CONNECT asks for the session of `old`. True: it has to wait, since old has sent more than is
- * handled; it is stepped again when that may be over. */
-bool conn_must_wait(struct conn *c, struct conn *old);
-/* What c has sent is handled, or never will be: its heir need not wait. */
+/* May c's CONNECT be carried out, whose session `holder` has (NULL: nobody)? */
+enum turn {
+	TURN_NOW,
+	TURN_LATER, /* holder has sent more than is handled; c is stepped again when that may be over */
+	TURN_PAST,  /* holder came after c */
+};
+enum turn conn_take_turn(struct conn *c, struct conn *holder);
+/* c is not behind any more (conn_is_behind): its heir need not wait. */
 void conn_let_heir(struct conn *c);
 /* The peer broke the protocol. */
 void conn_fail(struct conn *c, uint8_t reason);
@@ -243,7 +250,8 @@ int conn_stash(struct conn *c, const uint8_t *data, uint32_t bytes);
  * mqtt.received_total. NULL: there is none; *data is as it was. */
 uint8_t *received_resize(const struct conn *c, uint8_t *data, uint32_t bytes, uint32_t new_bytes);
 void received_free(uint8_t *data, uint32_t bytes); /* NULL is fine */
-/* Has it sent more than is handled, and will that be handled soon? */
+/* Has it sent more than is handled, or the beginning of a packet a moment ago, and will that be handled
+ * soon? */
 bool conn_is_behind(const struct conn *c);
 /* Bytes have come in. */
 void conn_count_received(struct conn *c, uint32_t bytes);

@@ -12,9 +12,9 @@
  *                           ▼
  *            session attached (an old connection is told 0x8E) ──► CONNACK ──► what waits is sent
  *
- * So CONNACKs and takeovers of one client id happen on one thread, in order of arrival. The waiting is for
- * programs that send with QoS 0, leave, and are followed by the next one at once, as in a script: what they
- * sent is in our socket, and would be lost.
+ * So CONNACKs and takeovers of one client id happen on one thread, in order of arrival; of several that wait
+ * only the last one gets a CONNACK. The waiting is for programs that send with QoS 0, leave, and are followed
+ * by the next one at once, as in a script: what they sent is in our socket, and would be lost.
  *
  * A user name is taken as the client says it, and a password unseen: there is no authentication yet.
  */
@@ -227,8 +227,13 @@ static enum take open_session(struct conn *c, const struct mqtt_connect *cn, boo
 	struct session *s = session_find(c->rt->broker, cn->clientid.s, cn->clientid.bytes);
 	struct conn *old;
 	bool is_present, expiry_told;
-	if (s && s->conn && conn_must_wait(c, s->conn))
+	enum turn turn = conn_take_turn(c, s ? s->conn : NULL);
+	if (turn == TURN_LATER)
 		return TAKE_MORE;
+	if (turn == TURN_PAST) {
+		conn_end(c, 0, false);
+		return TAKE_LEFT;
+	}
 	int err = conn_user_begin(c, cn);
 	if (!err)
 		err = session_attach(c->rt->broker, c, cn->clientid.s, cn->clientid.bytes, cn->clean_start,

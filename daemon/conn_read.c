@@ -309,15 +309,20 @@ static void wait_readable(struct conn *c)
 	}
 	c->op.done = on_readable;
 	ring_poll_in(c->rt->ring, &c->op, c->fd);
-	conn_let_heir(c);
+	if (!c->payload && !c->stash)
+		conn_let_heir(c);
 }
 
 bool conn_is_behind(const struct conn *c)
 {
 	uint8_t byte;
-	if (c->failed || c->stops & (STOP_OUTPUT | STOP_HOLD | STOP_DRAIN | STOP_RATE))
+	if (c->failed || c->stops & STOPS_LONG)
 		return false;
-	return op_is_idle(&c->op) || sock_peek(c->fd, &byte, 1) > 0;
+	if (op_is_idle(&c->op) || sock_peek(c->fd, &byte, 1) > 0)
+		return true;
+	/* The rest may be under way; a peer that is gone sends nothing. */
+	return (c->payload || c->stash) &&
+		ring_now_ms(c->rt->ring) < c->active_ms + c->rt->conf->mqtt.takeover_timeout_ms;
 }
 
 static void read_packets(struct conn *c)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import resource
+import select
 import signal
 import socket
 import threading
@@ -290,10 +291,8 @@ def test_last_words_not_waited_for(t):
     check_ack(new.publish("$file/f/fin/1000000", b"", 1), V5, 0x80, re.compile("^incomplete"))
 
 
-def test_takeover_of_one_who_never_pauses(t):
-    """What it sends has no end, and is not waited for longer than mqtt.takeover_timeout. Of those who wait
-    for it the last one gets in."""
-    t.daemon("reactors=1", "mqtt.takeover_timeout=400ms")
+@contextlib.contextmanager
+def one_who_never_pauses(t):
     old = t.client("same")
 
     def talk():
@@ -305,14 +304,119 @@ def test_takeover_of_one_who_never_pauses(t):
     talker = threading.Thread(target=talk)
     talker.start()
     time.sleep(0.1)
-    late = [t.client("same", connect=False) for _ in range(3)]
-    for c in late:
-        c.send(connect_packet("same", V5) + PINGREQ_PACKET)
-    eq(late[2].wait(CONNACK, timeout=5).reason, 0, "CONNACK")
-    late[2].wait(13)
-    talker.join()
+    try:
+        yield
+    finally:
+        old.socket.shutdown(socket.SHUT_RDWR)
+        talker.join()
+
+
+def test_takeover_of_one_who_never_pauses(t):
+    """What it sends has no end, and is not waited for longer than mqtt.takeover_timeout. Of those who wait
+    for it the last one gets in."""
+    t.daemon("reactors=1", "mqtt.takeover_timeout=400ms")
+    with one_who_never_pauses(t):
+        late = [t.client("same", connect=False) for _ in range(3)]
+        for c in late:
+            c.send(connect_packet("same", V5))
+        eq(late[2].wait(CONNACK).reason, 0, "CONNACK")
+        late[2].ping()
     for c in late[:2]:
         yes([p.reason for p in c.wait_closed()] in ([], [0, 0x8e]), "the earlier ones are out")
+
+
+def test_takeover_by_those_who_have_no_patience(t):
+    """A new try is no reason to wait longer."""
+    t.daemon("reactors=1", "mqtt.takeover_timeout=400ms")
+    with one_who_never_pauses(t):
+        deadline, is_in = time.monotonic() + 5 * t.slow, False
+        while not is_in:
+            yes(time.monotonic() < deadline, "somebody gets in")
+            c = t.client("same", connect=False)
+            c.send(connect_packet("same", V5))
+            with contextlib.suppress(Timeout, Closed):
+                is_in = c.wait(CONNACK, timeout=0.1).reason == 0
+
+
+def test_takeover_in_order_of_arrival(t):
+    """Whatever the old one still sends, and whether or not it leaves by itself: the last one stays."""
+    t.daemon("reactors=1")
+    block = publish_packet("t", b"", 0, 0) * 30_000
+    for at in range(40):
+        old = t.client("same")
+        late = [t.client("same", connect=False) for _ in range(2)]
+        old.send(block + (b"\xe0\0" if at % 2 else b""))
+        for c in late:
+            c.send(connect_packet("same", V5))
+            time.sleep(at / 40 * 0.02)
+        late[1].wait(CONNACK)
+        late[1].ping()
+        late[0].wait_closed()
+        late[1].close()
+
+
+@cases(version=BOTH)
+def test_last_words_under_way(t, version):
+    """They come in pieces; the first pause does not end them."""
+    d = t.daemon()
+    data = some_bytes(300_000)
+    old = t.client("same", version)
+    old.send(publish_packet("$file/f/init", b'{"name":"a"}', 0, 0, version=version))
+    words = publish_packet("$file/f/0", data, 0, 0, version=version) + b"\xe0\0"
+    old.send(words[:100_000])
+    new = t.client("same", version, connect=False)
+    new.send(connect_packet("same", version))
+    for at in range(100_000, len(words), 100_000):
+        time.sleep(0.05)
+        old.send(words[at:at + 100_000])
+    new.wait(CONNACK)
+    eq(new.publish(f"$file/f/fin/{len(data)}/{sha256(data)}", b"", 1).reason or 0, 0, "PUBACK of fin")
+    eq(d.export("same", "f", "a"), data, "export")
+
+
+@cases(asked=["before", "after"])
+def test_one_who_is_deaf_is_not_waited_for(t, asked):
+    """It does not read its answers, so what it sends is not read for long, either."""
+    d = t.daemon("reactors=1", "mqtt.takeover_timeout=1h")
+    old = t.client("same", receive_buffer=4096)
+    new = t.client("same", connect=False)
+    block = publish_packet("t", b"", 1, 1) * 100_000
+    old.socket.setblocking(False)
+
+    def talk():
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                old.socket.send(block)
+
+    os.kill(d.process.pid, signal.SIGSTOP)
+    try:
+        talk()
+        if asked == "before":
+            new.send(connect_packet("same", V5))
+    finally:
+        os.kill(d.process.pid, signal.SIGCONT)
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        talk()
+        select.select([], [old.socket], [], 0.1)
+    if asked == "after":
+        new.send(connect_packet("same", V5))
+    new.wait(CONNACK)
+
+
+def test_half_a_packet_is_not_waited_for_long(t):
+    t.daemon("mqtt.takeover_timeout=300ms")
+    old = t.client("same")
+    old.send(publish_packet("$file/f/0", b"x" * 100_000, 0, 0)[:50_000])
+    start = time.monotonic()
+    t.client("same").ping()
+    yes(time.monotonic() - start > 0.2, "it was waited for")
+    old = t.client("same")
+    old.send(publish_packet("$file/f/0", b"x" * 100_000, 0, 0)[:50_000])
+    time.sleep(0.4)
+    start = time.monotonic()
+    t.client("same").ping()
+    yes(time.monotonic() - start < 0.2 * t.slow, "silent as it was, it was not waited for")
 
 
 # --- time limits ---

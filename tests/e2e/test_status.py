@@ -119,7 +119,7 @@ def test_a_status_is_no_transfer(t):
 
 
 @cases(each=[1, 3, 500], together=[1, 4, 500])
-def test_statuses_under_way_are_bounded(t, each, together):
+def test_statuses_beyond_the_limits_wait(t, each, together):
     """Whatever the limits, everybody who asks gets all answers, in order; who leaves amid his takes none away."""
     d = t.daemon("reactors=1", f"mqtt.statuses_max={each}", f"mqtt.statuses_reactor_max={together}")
     asked = [(f"$file/f{i}/status", b"") for i in range(300)]
