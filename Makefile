@@ -75,6 +75,11 @@ comma := ,
 # make V=1 shows the commands.
 Q := $(if $(V),,@)
 
+# Targets that compile do so in a make of their own; two of those at once would write the same files.
+ifneq ($(filter-out %programs,$(or $(MAKECMDGOALS),all)),)
+.NOTPARALLEL:
+endif
+
 .DELETE_ON_ERROR:
 .SECONDARY:
 
