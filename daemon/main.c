@@ -28,6 +28,7 @@ enum {
 	REACTORS_MAX = 64,
 	ADDRESS_MAX = 80,
 	PROBE_MS = 2000,
+	LISTEN_TRIES = 10,
 	/* Descriptors that one reactor needs before the first connection: ring, event, listeners,
 	 * journal. */
 	DESCRIPTORS_FIXED = 32, DESCRIPTORS_PER_REACTOR = 24,
@@ -151,6 +152,44 @@ static int open_listeners(struct server *s)
 	return 0;
 }
 
+static void close_listeners(struct server *s)
+{
+	for (uint32_t i = 0; s->fds && i < s->count * s->conf.listen_count; i++) {
+		if (s->fds[i] >= 0)
+			sys_close(s->fds[i]);
+	}
+	free(s->fds);
+	s->fds = NULL;
+}
+
+static bool any_port_will_do(const struct server *s)
+{
+	for (uint32_t i = 0; i < s->conf.listen_count; i++) {
+		struct conf_listener listener;
+		conf_listener(&s->conf, i, &listener);
+		size_t bytes = strlen(listener.address);
+		if (bytes >= 2 && strcmp(listener.address + bytes - 2, ":0") == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Recovery may have taken long: another daemon that listens there by now is found, and where the kernel chooses
+ * the port, one that somebody took meanwhile is no reason to end. */
+static int listen_to_all(struct server *s)
+{
+	int err = 0;
+	for (int left = LISTEN_TRIES; left > 0; left--) {
+		err = probe_addresses(s);
+		if (!err)
+			err = open_listeners(s);
+		if (err != -EADDRINUSE || !any_port_will_do(s))
+			break;
+		close_listeners(s);
+	}
+	return err;
+}
+
 static int make_reactors(struct server *s)
 {
 	for (uint32_t i = 0; i < s->count; i++) {
@@ -184,7 +223,7 @@ static int start(struct server *s)
 	if (!err)
 		err = reactors_start(s->peers, s->count, &s->reactors, s->error, sizeof(s->error));
 	if (!err)
-		err = open_listeners(s);
+		err = listen_to_all(s);
 	return err;
 }
 
@@ -297,11 +336,7 @@ static void wait_for_end(struct server *s, const sigset_t *signals)
 
 static void server_fini(struct server *s)
 {
-	for (uint32_t i = 0; s->fds && i < s->count * s->conf.listen_count; i++) {
-		if (s->fds[i] >= 0)
-			sys_close(s->fds[i]);
-	}
-	free(s->fds);
+	close_listeners(s);
 	reactors_free(s->reactors);
 	verify_free(s->verify); /* posts to the rings until its threads have ended */
 	for (uint32_t i = 0; i < s->count && s->peers[i]; i++) {
