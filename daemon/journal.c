@@ -30,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "journal_set.h"
 #include "log.h"
 #include "reactor.h"
 #include "ring.h"
@@ -57,6 +58,8 @@ struct journal {
 	int error;
 	int no_room;                    /* the last rotation failed for want of space; the next is tried later */
 	uint64_t retry_ms;
+	bool has_lost;                  /* bytes that the disk lost were appended: RECORD_LOST */
+	bool is_distrusted;             /* and may not be here at the next start */
 	int fd;
 	uint64_t salt, file_seq, file_bytes, write_off;
 	struct batch filling, writing;
@@ -332,8 +335,29 @@ void journal_free(struct journal *j)
 
 /* --- appending -------------------------------------------------------------------------------- */
 
+/* A start believes that what was written without a sync is in the page cache, but for what the journal says was
+ * lost. Where it may not say so, nothing of that is believed: it is received again. */
+static void distrust_if_lost(struct journal *j)
+{
+	if (!j->has_lost || j->is_distrusted)
+		return;
+	j->is_distrusted = true;
+	int err = journal_set_distrust(j->store);
+	if (err)
+		log_error("after the next start, bytes that the disk has lost may be taken for received: end all transfers "
+			"that have no checksum", LE("error", err), NULL);
+	else
+		log_warn("after the next start, all that was received and not synced is missing: the disk has lost some of it, "
+			"and the journal can't say which", NULL);
+}
+
 void journal_append(struct journal *j, const struct record *r)
 {
+	if (r->type == RECORD_LOST) {
+		j->has_lost = true;
+		if (j->error || j->no_room)
+			distrust_if_lost(j);
+	}
 	if (j->error)
 		return;
 	struct batch *b = &j->filling;
@@ -358,6 +382,7 @@ static void fail(struct journal *j, int err)
 		log_error("journal failed: nothing is acknowledged any more; free or repair the disk and "
 			"restart sluiced", LU("reactor", j->rt->idx), LE("error", err), NULL);
 	j->error = j->error ? j->error : err;
+	distrust_if_lost(j);
 }
 
 static void fail_waiters(struct journal *j, int err)
@@ -544,6 +569,7 @@ static void rotate_later(struct journal *j, int err)
 		log_error("no room for the next journal file: nothing is acknowledged until there is; free space",
 			LU("reactor", j->rt->idx), LE("error", err), NULL);
 	j->no_room = err;
+	distrust_if_lost(j);
 	j->retry_ms = ring_now_ms(j->rt->ring) + RETRY_MS;
 	free(j->snapshot.w.buf);
 	j->snapshot = (struct batch){0};

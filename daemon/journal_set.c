@@ -132,6 +132,12 @@ static int write_identity(const struct store *s)
 	return err;
 }
 
+int journal_set_distrust(struct store *s)
+{
+	int err = sys_unlinkat(s->set_fd, IDENTITY, 0);
+	return err == -ENOENT ? 0 : err;
+}
+
 int journal_set_begin(struct store *s)
 {
 	char path[PATH_MAX];

@@ -9,7 +9,8 @@
  *
  * With the files lies the identity of the page cache under which they are written
  * (sys_cache_identity), so it changes together with them: what a set says was written without a
- * sync, is there while the identity is the same.
+ * sync, is there while the identity is the same. It is deleted when the disk has lost bytes and the journal
+ * may not be able to say which.
  */
 #ifndef SLUICE_JOURNAL_SET_H
 #define SLUICE_JOURNAL_SET_H
@@ -36,6 +37,8 @@ void journal_set_aside(const struct store *s, const struct journal_set *set, con
 int journal_set_begin(struct store *s);
 /* All files are there: it is the newest set from now on. 0 or −errno. */
 int journal_set_commit(struct store *s, const struct journal_set *old);
+/* From now on the set is taken for one of another page cache, whatever the next start finds. 0 or −errno. */
+int journal_set_distrust(struct store *s);
 /* After that: the old one goes, and what others there still are. */
 void journal_set_wipe_older(const struct store *s, const struct journal_set *old);
 

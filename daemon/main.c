@@ -178,11 +178,13 @@ static bool any_port_will_do(const struct server *s)
  * the port, one that somebody took meanwhile is no reason to end. */
 static int listen_to_all(struct server *s)
 {
-	int err = 0;
+	int err = -EADDRINUSE;
 	for (int left = LISTEN_TRIES; left > 0; left--) {
+		s->error[0] = '\0';
 		err = probe_addresses(s);
-		if (!err)
-			err = open_listeners(s);
+		if (err)
+			break;
+		err = open_listeners(s);
 		if (err != -EADDRINUSE || !any_port_will_do(s))
 			break;
 		close_listeners(s);

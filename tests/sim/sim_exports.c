@@ -201,7 +201,22 @@ static void taken_back(struct inode *inode)
 		if (e->acked)
 			sim_fail("%s: taken back, but its fin was answered with success", e->path);
 		inode_seal(inode, false);
+		e->taken_back = true;
 		f->exports_count--;
+	}
+}
+
+/* A crash of the machine has undone the taking back, but not what it undid. */
+void model_reappear(void)
+{
+	struct file *f;
+	for (uint32_t i = 0; (f = model_file(i)); i++) {
+		struct export *e = &f->exports[f->exports_count];
+		if (f->exports_count == MODEL_EXPORTS_MAX || !e->taken_back || !is_there(e))
+			continue;
+		e->taken_back = false;
+		inode_seal(e->inode, true);
+		f->exports_count++;
 	}
 }
 

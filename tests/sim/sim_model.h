@@ -54,6 +54,7 @@ struct export {
 	uint32_t seq;                           /* of the last command when it appeared */
 	bool acked;                             /* a fin was answered with it */
 	bool taken;                             /* by the consumer */
+	bool taken_back;                        /* by the daemon, which had not answered yet */
 };
 
 /* What the daemon said. */
@@ -137,6 +138,7 @@ void model_taken(struct inode *i);
 /* All exports that were answered are there, and nothing else is in the export directory but what
  * can be explained. */
 void model_check_exports(bool at_rest);
+void model_reappear(void);
 /* If the block is there, must it be with this stamp? */
 bool model_is_only(const struct file *f, uint32_t block, uint8_t stamp);
 struct export *model_last_export(struct file *f);

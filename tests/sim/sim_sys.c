@@ -15,6 +15,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
+#include "sim_daemon.h"
+#include "sim_model.h"
 
 enum { FDS_MAX = 1024 };
 
@@ -497,6 +499,9 @@ int sim_unlinkat(int dir_fd, const char *path, int flags)
 int sys_unlinkat(int dir_fd, const char *path, int flags)
 {
 	pause_here();
+	/* The daemon says that a page of the disk's cache is not to be believed any more. */
+	if (daemon_state() == DAEMON_RUNNING && strcmp(path, "page-cache") == 0)
+		model_machine_crashed();
 	return sim_unlinkat(dir_fd, path, flags);
 }
 

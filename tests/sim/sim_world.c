@@ -56,6 +56,7 @@ static void choose_daemon(struct conf *c)
 	c->mqtt.topic_alias_max = 4;
 	c->mqtt.replies_max = ONE_OF(2, 8, 65535);
 	c->mqtt.min_rate_window_ms = 30000;
+	c->mqtt.takeover_timeout_ms = 20; /* clients here have no patience */
 	c->io.splice_min = ONE_OF(64, 64, 1024, 4096);
 	c->io.buffer_bytes = 2 * c->io.splice_min + c->mqtt.head_bytes_max + ONE_OF(0, 0, 2000, 20000);
 	c->io.buffers_max = ONE_OF(2, 3, 16);
@@ -147,8 +148,10 @@ static void kill_now(bool machine)
 	if (!machine && is_shaken())
 		return;
 	daemon_crash(machine);
-	if (machine)
+	if (machine) {
 		model_machine_crashed();
+		model_reappear();
+	}
 	model_check_exports(false);
 	start_later();
 }

@@ -126,6 +126,46 @@ Test(journal, a_failing_sync)
 	expect_broken(-EINVAL);
 }
 
+/* Is the page cache believed at the next start? */
+static bool is_trusted(void)
+{
+	struct sys_stat st;
+	return sys_stat_at(w.dir_fd, "page-cache", &st) == 0;
+}
+
+static void append_lost(void)
+{
+	struct record lost = {.type = RECORD_LOST, .tid = 0};
+	journal_append(j, &lost);
+}
+
+/* What the disk has lost, and the journal may not be able to say, nobody must take for received. */
+Test(journal, a_loss_that_can_not_be_written)
+{
+	int fd = openat(w.dir_fd, "page-cache", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	cr_assert_geq(fd, 0);
+	close(fd);
+	replace_file("/dev/full", O_RDWR);
+	append_lost();
+	cr_expect(is_trusted());
+	journal_flush(j);
+	settle();
+	cr_expect_eq(journal_error(j), -ENOSPC);
+	cr_expect_not(is_trusted());
+}
+
+Test(journal, a_loss_after_the_failure)
+{
+	int fd = openat(w.dir_fd, "page-cache", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	cr_assert_geq(fd, 0);
+	close(fd);
+	replace_file("/dev/full", O_RDWR);
+	write_and_fail(-ENOSPC);
+	cr_expect(is_trusted(), "all that was written is in the cache");
+	append_lost();
+	cr_expect_not(is_trusted());
+}
+
 /* The file for the next checkpoint can't be made. */
 static void rotate_and_fail(int err)
 {
