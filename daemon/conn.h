@@ -105,18 +105,18 @@ struct conn {
 	struct alias *aliases;              /* topic_alias_max of them, or NULL */
 	struct chunk *out, **out_tail;      /* output; the first one may be in flight */
 	uint32_t unsent;
+	uint32_t unacked;                   /* QoS 2 exchanges not over, for Receive Maximum */
 	struct conn *starved_next, **starved_pprev; /* a message waits for memory */
 	uint64_t taken_ms;                  /* when a chunk was last taken, or unsent began */
-	uint32_t unacked;                   /* QoS 2 exchanges not over, for Receive Maximum */
 	struct reply *replies, **replies_tail, *detached;
 	uint32_t replies_count, replies_bytes;
 	uint32_t statuses;                  /* of them */
+	uint32_t window_bytes;              /* see window_ms */
 	struct idset pending;               /* packet identifiers of the replies of QoS 2 */
 	uint64_t active_ms;                 /* last byte received; in STOP_OUTPUT, last sent */
 	/* Since when, and with how many bytes since, the present packet is incomplete; window_ms
 	 * 0: it isn't. */
 	uint64_t window_ms;
-	uint32_t window_bytes;
 	struct rate rate;
 	struct user *user;                  /* in OPEN; referred to; NULL: none */
 	struct rate user_rate;              /* until when it waits for what its user has taken */
