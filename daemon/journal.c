@@ -45,6 +45,7 @@ struct batch {
 	size_t last_off;                /* of its last record; SIZE_MAX: none */
 	uint32_t records;
 	bool failed;                    /* there was no memory for one: nothing in it counts */
+	bool has_lost;                  /* a RECORD_LOST */
 	struct journal_waiter *written; /* registered while it filled, newest first */
 	struct journal_waiter *synced;
 };
@@ -58,8 +59,8 @@ struct journal {
 	int error;
 	int no_room;                    /* the last rotation failed for want of space; the next is tried later */
 	uint64_t retry_ms;
-	bool has_lost;                  /* bytes that the disk lost were appended: RECORD_LOST */
-	bool is_distrusted;             /* and may not be here at the next start */
+	uint64_t lost_end;              /* in the file, of the last RECORD_LOST; 0: there is none */
+	bool is_distrusted, distrust_failed;
 	int fd;
 	uint64_t salt, file_seq, file_bytes, write_off;
 	struct batch filling, writing;
@@ -116,6 +117,7 @@ static void batch_reset(struct batch *b)
 	b->last_off = SIZE_MAX;
 	b->records = 0;
 	b->failed = false;
+	b->has_lost = false;
 }
 
 static struct journal_waiter *waiters_reverse(struct journal_waiter *w)
@@ -278,6 +280,7 @@ static void snapshot_take(struct journal *j)
 static void snapshot_adopt(struct journal *j)
 {
 	j->fd = j->new_fd;
+	j->lost_end = 0;
 	j->salt = j->new_salt;
 	j->file_bytes = j->new_bytes;
 	j->write_off = RECORD_HEADER_BYTES + j->snapshot.w.bytes;
@@ -322,10 +325,29 @@ int journal_new(struct reactor *rt, struct store *store, uint64_t file_seq, jour
 	return 0;
 }
 
+/* A start believes that what was written without a sync is in the page cache, but for what the journal says was
+ * lost. Where it may not be able to say so, nothing of that is believed, until a start: it is received again. */
+static void distrust(struct journal *j)
+{
+	if (j->is_distrusted)
+		return;
+	int err = journal_set_distrust(j->store);
+	j->is_distrusted = !err;
+	if (!err)
+		log_warn("the disk has lost received bytes, and the journal can't say which: the next start asks for all that "
+			"was not synced; restart sluiced when the disk is in order", NULL);
+	else if (!j->distrust_failed)
+		log_error("the disk has lost received bytes, and the journal can't say so: after a restart, abort all "
+			"transfers that are open", LE("error", err), NULL);
+	j->distrust_failed = err != 0;
+}
+
 void journal_free(struct journal *j)
 {
 	if (!j)
 		return;
+	if (j->filling.has_lost || j->writing.has_lost)
+		distrust(j); /* it ends without having been written */
 	sys_close(j->fd);
 	free(j->filling.w.buf);
 	free(j->writing.w.buf);
@@ -335,31 +357,13 @@ void journal_free(struct journal *j)
 
 /* --- appending -------------------------------------------------------------------------------- */
 
-/* A start believes that what was written without a sync is in the page cache, but for what the journal says was
- * lost. Where it may not say so, nothing of that is believed: it is received again. */
-static void distrust_if_lost(struct journal *j)
-{
-	if (!j->has_lost || j->is_distrusted)
-		return;
-	j->is_distrusted = true;
-	int err = journal_set_distrust(j->store);
-	if (err)
-		log_error("after the next start, bytes that the disk has lost may be taken for received: end all transfers "
-			"that have no checksum", LE("error", err), NULL);
-	else
-		log_warn("after the next start, all that was received and not synced is missing: the disk has lost some of it, "
-			"and the journal can't say which", NULL);
-}
-
 void journal_append(struct journal *j, const struct record *r)
 {
-	if (r->type == RECORD_LOST) {
-		j->has_lost = true;
-		if (j->error || j->no_room)
-			distrust_if_lost(j);
-	}
+	if (r->type == RECORD_LOST && (j->error || j->no_room))
+		distrust(j);
 	if (j->error)
 		return;
+	j->filling.has_lost = j->filling.has_lost || r->type == RECORD_LOST;
 	struct batch *b = &j->filling;
 	if ((r->type == RECORD_EXTENT || r->type == RECORD_SYNCED) && b->last_off != SIZE_MAX &&
 		record_extend_extent(&b->w, b->last_off, r->type, r->tid, r->from, r->to))
@@ -382,7 +386,9 @@ static void fail(struct journal *j, int err)
 		log_error("journal failed: nothing is acknowledged any more; free or repair the disk and "
 			"restart sluiced", LU("reactor", j->rt->idx), LE("error", err), NULL);
 	j->error = j->error ? j->error : err;
-	distrust_if_lost(j);
+	/* A sync that failed may have lost what was written, too. */
+	if (j->filling.has_lost || j->writing.has_lost || j->snapshot.has_lost || j->lost_end > j->synced_off)
+		distrust(j);
 }
 
 static void fail_waiters(struct journal *j, int err)
@@ -439,6 +445,7 @@ static void rotate(struct journal *j)
 {
 	j->state = J_ROTATING;
 	snapshot_take(j);
+	j->snapshot.has_lost = j->filling.has_lost;
 	waiters_move(&j->writing.written, &j->filling.written);
 	waiters_move(&j->writing.written, &j->filling.synced);
 	batch_reset(&j->filling);
@@ -541,6 +548,8 @@ static void on_written(struct op *op)
 	if (j->error)
 		return; /* journal_flush calls all waiters */
 	j->write_off += j->writing.w.bytes;
+	if (j->writing.has_lost)
+		j->lost_end = j->write_off;
 	batch_reset(&j->writing);
 	struct journal_waiter *written = j->writing.written;
 	j->writing.written = NULL;
@@ -569,7 +578,8 @@ static void rotate_later(struct journal *j, int err)
 		log_error("no room for the next journal file: nothing is acknowledged until there is; free space",
 			LU("reactor", j->rt->idx), LE("error", err), NULL);
 	j->no_room = err;
-	distrust_if_lost(j);
+	if (j->snapshot.has_lost || j->filling.has_lost)
+		distrust(j);
 	j->retry_ms = ring_now_ms(j->rt->ring) + RETRY_MS;
 	free(j->snapshot.w.buf);
 	j->snapshot = (struct batch){0};
@@ -599,6 +609,7 @@ static void on_rotated(struct op *op)
 	j->filling.w = (struct record_writer){0};
 	snapshot_adopt(j);
 	batch_reset(&j->filling);
+	j->filling.has_lost = late.has_lost;
 	struct record_reader reader = {.buf = late.w.buf, .buf_bytes = late.w.bytes, .salt = late.w.salt,
 		.seq = late.w.seq - late.records};
 	struct record r;

@@ -1,5 +1,5 @@
 /*
- * journal_set.h. Blocking calls, at start-up.
+ * journal_set.h. Blocking calls, at start-up, but for journal_set_distrust.
  */
 #include "journal_set.h"
 

@@ -61,7 +61,7 @@ static int believe(struct recovery *rc, struct past *p, const struct transfer *t
 	}
 	if (!rc->set.cache_alive && recover_keep_synced(p) < 0)
 		return -ENOMEM;
-	tell_lost(rc, p, before, "the machine was restarted, or the file system mounted anew");
+	tell_lost(rc, p, before, "the machine was restarted, the file system mounted anew, or the disk had lost bytes");
 	before = p->cover.bytes;
 	lose_from(p, st->size);
 	tell_lost(rc, p, before, "the staging file is too short");

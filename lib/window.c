@@ -1,7 +1,7 @@
 /*
  * Sets of packet identifiers.
  *
- * A session has a few such sets, and nearly always a window of some twenty identifiers at most in
+ * A session has a few such sets, and nearly always a window of a dozen identifiers at most in
  * each, so those live in the struct and cost no allocation: an idle session stays small, and one
  * with a publish at a time never calls malloc. A client that keeps thousands unacknowledged gets a
  * bitmap in 16 pages, each there only while it holds something. The set goes back to its small form

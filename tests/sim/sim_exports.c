@@ -287,5 +287,7 @@ void model_check_exports(bool at_rest)
 				inode_seal(e->inode, false);
 		}
 		f->exports_count = kept;
+		for (uint32_t k = kept + 1; k < MODEL_EXPORTS_MAX; k++)
+			f->exports[k].taken_back = false;
 	}
 }

@@ -154,6 +154,41 @@ Test(journal, a_loss_that_can_not_be_written)
 	cr_expect_not(is_trusted());
 }
 
+/* One that is safe is no reason to believe nothing. */
+Test(journal, a_loss_that_was_written_and_synced)
+{
+	struct waiter synced = {0};
+	int fd = openat(w.dir_fd, "page-cache", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	cr_assert_geq(fd, 0);
+	close(fd);
+	append_lost();
+	wait_for(&synced, JOURNAL_SYNCED);
+	journal_flush(j);
+	settle();
+	cr_assert_eq(synced.done_count, 1);
+	completions = 0;
+	replace_file("/dev/full", O_RDWR);
+	write_and_fail(-ENOSPC);
+	cr_expect(is_trusted());
+}
+
+Test(journal, a_loss_that_was_only_written)
+{
+	struct waiter written = {0};
+	int fd = openat(w.dir_fd, "page-cache", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	cr_assert_geq(fd, 0);
+	close(fd);
+	append_lost();
+	wait_for(&written, JOURNAL_WRITTEN);
+	journal_flush(j);
+	settle();
+	cr_assert_eq(written.done_count, 1);
+	completions = 0;
+	replace_file("/dev/full", O_RDWR);
+	write_and_fail(-ENOSPC);
+	cr_expect_not(is_trusted(), "the file's pages may be gone with the sync that failed");
+}
+
 Test(journal, a_loss_after_the_failure)
 {
 	int fd = openat(w.dir_fd, "page-cache", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
