@@ -334,8 +334,8 @@ static void distrust(struct journal *j)
 	int err = journal_set_distrust(j->store);
 	j->is_distrusted = !err;
 	if (!err)
-		log_warn("the disk has lost received bytes, and the journal can't say which: the next start asks for all that "
-			"was not synced; restart sluiced when the disk is in order", NULL);
+		log_warn("the disk has lost received bytes, and the journal can't say which: the next start "
+			"asks for all that was not synced; restart sluiced when the disk is in order", NULL);
 	else if (!j->distrust_failed)
 		log_error("the disk has lost received bytes, and the journal can't say so: after a restart, abort all "
 			"transfers that are open", LE("error", err), NULL);
