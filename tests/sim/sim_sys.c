@@ -499,7 +499,7 @@ int sim_unlinkat(int dir_fd, const char *path, int flags)
 int sys_unlinkat(int dir_fd, const char *path, int flags)
 {
 	pause_here();
-	/* The daemon says that a page of the disk's cache is not to be believed any more. */
+	/* From now on the page cache is not believed at the next start. */
 	if (daemon_state() != DAEMON_STARTING && strcmp(path, "page-cache") == 0)
 		model_machine_crashed();
 	return sim_unlinkat(dir_fd, path, flags);

@@ -126,6 +126,13 @@ Test(journal, a_failing_sync)
 	expect_broken(-EINVAL);
 }
 
+static void trust(void)
+{
+	int fd = openat(w.dir_fd, "page-cache", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	cr_assert_geq(fd, 0);
+	close(fd);
+}
+
 /* Is the page cache believed at the next start? */
 static bool is_trusted(void)
 {
@@ -139,12 +146,25 @@ static void append_lost(void)
 	journal_append(j, &lost);
 }
 
+/* A loss is said, as safely as level says; then the journal fails. */
+static void lose_and_fail(enum journal_level level)
+{
+	struct waiter said = {0};
+	trust();
+	append_lost();
+	wait_for(&said, level);
+	journal_flush(j);
+	settle();
+	cr_assert_eq(said.done_count, 1);
+	completions = 0;
+	replace_file("/dev/full", O_RDWR);
+	write_and_fail(-ENOSPC);
+}
+
 /* What the disk has lost, and the journal may not be able to say, nobody must take for received. */
 Test(journal, a_loss_that_can_not_be_written)
 {
-	int fd = openat(w.dir_fd, "page-cache", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-	cr_assert_geq(fd, 0);
-	close(fd);
+	trust();
 	replace_file("/dev/full", O_RDWR);
 	append_lost();
 	cr_expect(is_trusted());
@@ -157,43 +177,19 @@ Test(journal, a_loss_that_can_not_be_written)
 /* One that is safe is no reason to believe nothing. */
 Test(journal, a_loss_that_was_written_and_synced)
 {
-	struct waiter synced = {0};
-	int fd = openat(w.dir_fd, "page-cache", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-	cr_assert_geq(fd, 0);
-	close(fd);
-	append_lost();
-	wait_for(&synced, JOURNAL_SYNCED);
-	journal_flush(j);
-	settle();
-	cr_assert_eq(synced.done_count, 1);
-	completions = 0;
-	replace_file("/dev/full", O_RDWR);
-	write_and_fail(-ENOSPC);
+	lose_and_fail(JOURNAL_SYNCED);
 	cr_expect(is_trusted());
 }
 
 Test(journal, a_loss_that_was_only_written)
 {
-	struct waiter written = {0};
-	int fd = openat(w.dir_fd, "page-cache", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-	cr_assert_geq(fd, 0);
-	close(fd);
-	append_lost();
-	wait_for(&written, JOURNAL_WRITTEN);
-	journal_flush(j);
-	settle();
-	cr_assert_eq(written.done_count, 1);
-	completions = 0;
-	replace_file("/dev/full", O_RDWR);
-	write_and_fail(-ENOSPC);
+	lose_and_fail(JOURNAL_WRITTEN);
 	cr_expect_not(is_trusted(), "the file's pages may be gone with the sync that failed");
 }
 
 Test(journal, a_loss_after_the_failure)
 {
-	int fd = openat(w.dir_fd, "page-cache", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-	cr_assert_geq(fd, 0);
-	close(fd);
+	trust();
 	replace_file("/dev/full", O_RDWR);
 	write_and_fail(-ENOSPC);
 	cr_expect(is_trusted(), "all that was written is in the cache");
