@@ -24,6 +24,7 @@
 #include <sys/wait.h>
 
 #include "log.h"
+#include "segment.h"
 #include "upload_model.h"
 
 enum { SEEDS = 120, CLIENTS = 2, LIVES_MAX = 4, BUFFER_BYTES = 128 * 1024, PREFIX_BYTES_MAX = 4000 };
@@ -459,6 +460,21 @@ static void take_any(void)
 
 /* --- at rest ---------------------------------------------------------------------------------- */
 
+/* Says what it may be waiting for. */
+static void fail_unended(const struct client *cl)
+{
+	const struct seg *s = cl->seg;
+	const struct transfer *t = s->t;
+	bench_fail("client %u: its segment does not end: %u of %u sent, %u taken%s; segment %d, to scratch %d, transfer %d, "
+		"staging %d with %u users, %u segments (%u queued), hashing %u, syncing %d, seeding %d, publishing %d, "
+		"file op %d, %u operations, journal %s, %u pipes, %u buffers", cl->idx, cl->sent, cl->payload_bytes,
+		ingest_taken(s), cl->is_waiting ? ", waits" : "", s->state, stream_scratch_fd(s), t->state,
+		t->staging_state, t->fd_users, t->segs_count, t->segs_queued, t->hashing, t->syncing, t->seeding,
+		t->publish != NULL, t->file_op.state, ring_busy_count(bench.rt.ring),
+		journal_is_idle(bench.rt.journal) ? "idle" : "busy", pipes_used(bench.rt.bufs),
+		bufs_used(bench.rt.bufs));
+}
+
 static void finish_streams(void)
 {
 	uint32_t left = CLIENTS;
@@ -476,9 +492,8 @@ static void finish_streams(void)
 		turn_for(&bench, is_waiting);
 	}
 	for (uint32_t i = 0; i < CLIENTS; i++) {
-		const struct client *cl = &clients[i];
-		bench_check(!cl->seg, "client %u: its segment does not end: %u of %u sent, %u taken%s", i, cl->sent,
-			cl->payload_bytes, ingest_taken(cl->seg), cl->is_waiting ? ", waits" : "");
+		if (clients[i].seg)
+			fail_unended(&clients[i]);
 	}
 }
 

@@ -40,7 +40,8 @@ struct block {
 
 /* An exported file. */
 struct version {
-	uint64_t tid;
+	uint64_t tid;     /* given again after a restart, when no record has it any more */
+	int64_t at_ms;    /* when it was exported */
 	uint32_t size; /* in blocks */
 	uint8_t stamps[BLOCKS], digest[32];
 	uint32_t meta;
@@ -201,10 +202,15 @@ static inline uint32_t meta_of(const struct transfer *t)
 	return META_NONE;
 }
 
-static inline struct version *version_of(struct file *f, uint64_t tid)
+static inline bool version_is(const struct version *v, const struct transfer *t)
+{
+	return v && v->tid == t->tid && v->at_ms == t->exported.at_ms;
+}
+
+static inline struct version *version_of(struct file *f, const struct transfer *t)
 {
 	for (uint32_t i = 0; i < f->versions_count; i++) {
-		if (f->versions[i].tid == tid)
+		if (version_is(&f->versions[i], t))
 			return &f->versions[i];
 	}
 	return NULL;
@@ -213,12 +219,12 @@ static inline struct version *version_of(struct file *f, uint64_t tid)
 /* The version that the exported transfer t stands for; a new one is read. */
 static inline struct version *version_take(struct bench *b, struct file *f, const struct transfer *t)
 {
-	struct version *v = version_of(f, t->tid);
+	struct version *v = version_of(f, t);
 	if (v)
 		return v;
 	check(f, f->versions_count < VERSIONS_MAX, "too many exports");
 	v = &f->versions[f->versions_count++];
-	*v = (struct version){.tid = t->tid, .meta = meta_of(t)};
+	*v = (struct version){.tid = t->tid, .at_ms = t->exported.at_ms, .meta = meta_of(t)};
 	check(f, t->exported.size % w->block_bytes == 0 && t->exported.size / w->block_bytes <= BLOCKS,
 		"exported with a size that was never asked for");
 	v->size = (uint32_t)(t->exported.size / w->block_bytes);
@@ -647,9 +653,9 @@ static inline void resolve_open(struct file *f, const struct transfer *t, const 
 {
 	const struct transfer *p = t->previous;
 	check(f, strcmp(status->state, "open") == 0, "status %s, but it is open", status->state);
-	if (p && !(f->last && f->last->tid == p->tid)) {
-		check(f, f->may_forget && version_of(f, p->tid), "an export that was none");
-		f->last = version_of(f, p->tid);
+	if (p && !version_is(f->last, p)) {
+		check(f, f->may_forget && version_of(f, p), "an export that was none");
+		f->last = version_of(f, p);
 	}
 	if (!p) {
 		check(f, !f->last || f->may_forget, "%s is forgotten", f->last->path);
@@ -680,13 +686,13 @@ static inline void resolve_exported(struct bench *b, struct file *f, const struc
 {
 	check(f, strcmp(status->state, "exported") == 0 && status->received == t->exported.size,
 		"status %s, but it is exported", status->state);
-	if (f->last && f->last->tid == t->tid) {
+	if (version_is(f->last, t)) {
 		check(f, f->is_open != YES || f->fin_sizes, "the open generation is lost");
 		state_fall_back(f);
 		only_replays(f);
 		return;
 	}
-	struct version *v = version_of(f, t->tid);
+	struct version *v = version_of(f, t);
 	if (v) {
 		check(f, f->may_forget, "%s is back", v->path);
 		f->last = v;
