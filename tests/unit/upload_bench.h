@@ -134,11 +134,13 @@ static inline void bench_up(struct bench *b)
 	uploads_resume(b->rt.uploads);
 }
 
+/* As a reactor's. */
 static inline void turn_for(struct bench *b, uint32_t timeout_ms)
 {
 	journal_flush(b->rt.journal);
 	ring_turn(b->rt.ring, timeout_ms);
 	timers_expire(&b->rt.timers, ring_now_ms(b->rt.ring));
+	bufs_step(b->rt.bufs);
 	journal_flush(b->rt.journal);
 }
 
