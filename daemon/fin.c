@@ -41,7 +41,7 @@ static void event_failed(const struct transfer *t, uint64_t size, const char *re
 
 /* The outcome of an asynchronous one is not in its acknowledgement; but when there is no journal it
  * was not accepted. */
-static void finish_reply(struct uploads *u, struct reply *rp, const struct outcome *o)
+void fin_finish_reply(struct uploads *u, struct reply *rp, const struct outcome *o)
 {
 	if (rp->is_async && journal_error(u->rt->journal) == 0)
 		reply_ack_now(rp);
@@ -51,7 +51,7 @@ static void finish_reply(struct uploads *u, struct reply *rp, const struct outco
 void fin_answer(struct uploads *u, struct fin *f, const struct outcome *o)
 {
 	if (f->reply)
-		finish_reply(u, f->reply, o);
+		fin_finish_reply(u, f->reply, o);
 	f->reply = NULL;
 	f->is_answered = true;
 	if (!f->waiter.waiting)
@@ -259,11 +259,15 @@ void upload_fin(struct uploads *u, const struct upload_id *id, const struct file
 	struct transfer *t = transfer_find(u, id);
 	struct outcome o;
 	/* One that has to wait for another's end must not hold up what comes after it. */
-	if (!rp->is_async || (t && t->fins))
+	if (!rp->is_async || (t && (t->fins || t->late)))
 		reply_detach(rp);
+	if (t && t->late) {
+		upload_fin_late(t, id->user, cmd, rp);
+		return;
+	}
 	if (!t) {
 		outcome_incomplete(&o, NULL, cmd->size);
-		finish_reply(u, rp, &o);
+		fin_finish_reply(u, rp, &o);
 		return;
 	}
 	struct fin *f = calloc(1, sizeof(*f));

@@ -116,7 +116,7 @@ static void on_ttl(struct timer *timer);
 
 static void transfer_free(struct transfer *t)
 {
-	assert(t->pins == 0 && !t->segs && !t->fins && !t->aborts && !t->late_inits && !t->gates);
+	assert(t->pins == 0 && !t->segs && !t->fins && !t->aborts && !t->late && !t->gates);
 	timers_disarm(&t->u->rt->timers, &t->ttl);
 	atomic_fetch_sub(&t->u->store->backlog_bytes, t->backlog);
 	t->u->ended_count -= t->ended;
@@ -430,8 +430,8 @@ struct transfer *transfer_next_generation(struct transfer *t, struct user *user,
 	t->fins = NULL;
 	next->aborts = t->aborts; /* likewise: what the change has begun, they end */
 	t->aborts = NULL;
-	next->late_inits = t->late_inits;
-	t->late_inits = NULL;
+	next->late = t->late;
+	t->late = NULL;
 	transfer_wake_gates(t);
 	if (t->cover.bytes)
 		staging_seed(next);

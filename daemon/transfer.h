@@ -65,8 +65,9 @@ struct pending {
 	struct pending *next;
 	struct reply *reply;
 	struct outcome *outcome; /* owned; NULL: success */
-	struct meta *meta;       /* owned; of an init that waits for an abort */
-	struct user *user;       /* of such an init: referred to; NULL: none */
+	struct meta *meta;       /* owned; of a late init */
+	struct filecmd *fin;     /* owned; of a late fin */
+	struct user *user;       /* of a late command: referred to; NULL: none */
 	struct journal_waiter waiter;
 };
 
@@ -186,7 +187,9 @@ struct transfer {
 	struct fin *fins;        /* the one being worked on, and those that joined or wait */
 	bool fin_recorded;
 	struct pending *aborts;  /* replies that wait for the transfer to be dropped */
-	struct pending *late_inits; /* came behind a fin or an abort: carried out when that is done */
+	/* Inits that came behind a fin or an abort, and what came behind them: carried out when that is
+	 * done. */
+	struct pending *late;
 	struct pending *inits;   /* replies that wait for the staging file */
 	uint64_t fin_ms;         /* when the running fin began */
 
@@ -310,6 +313,10 @@ void transfer_count(struct transfer *t, struct user *user, uint64_t reserved);
 void transfer_uncount(struct transfer *t);
 void accounts_free(struct accounts *as);
 
+/* --- upload.c, for fin.c --- */
+/* A fin that came behind an init that waits: it does, too. */
+void upload_fin_late(struct transfer *t, struct user *user, const struct filecmd *cmd, struct reply *rp);
+
 /* --- fin.c --- */
 /* The first fin of an OPEN transfer with no segment in flight: VERIFYING, or it fails. */
 void fin_begin(struct transfer *t);
@@ -317,6 +324,8 @@ void fin_begin(struct transfer *t);
 void fin_compare(struct transfer *t);
 /* Ends the first fin without an export; the transfer is open again. */
 void fin_fail(struct transfer *t, const struct outcome *o);
+/* Answers a fin that has not begun. */
+void fin_finish_reply(struct uploads *u, struct reply *rp, const struct outcome *o);
 /* Answers its reply, if any (o NULL: success), and frees it. */
 void fin_answer(struct uploads *u, struct fin *f, const struct outcome *o);
 /* Answers a fin on an exported transfer, and frees it: equal is success, else it is refused. */

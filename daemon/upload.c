@@ -213,10 +213,26 @@ static void init_again(struct transfer *t, struct user *user, struct meta *m, st
 }
 
 /* An abort would take along what the init changes, and a fin that came before it is about what there
- * was then. One that changes nothing need not wait, unless the fin may end the generation. */
+ * was then. One that changes nothing need not wait, unless the fin may end the generation, or another
+ * one waits. */
 static bool waits_for_end(const struct transfer *t, const struct meta *m)
 {
-	return t->aborts || (t->fins && (t->previous || !has_meta(t, m)));
+	return t->late || t->aborts || (t->fins && (t->previous || !has_meta(t, m)));
+}
+
+static void late_push(struct transfer *t, struct user *user, struct pending *p)
+{
+	p->user = user_ref(user);
+	p->next = t->late;
+	t->late = p;
+}
+
+static void late_free(struct pending *p)
+{
+	user_leave(p->user);
+	free(p->meta);
+	free(p->fin);
+	free(p);
 }
 
 /* Waits for the end of a fin or an abort. False: refused, for want of memory. */
@@ -231,10 +247,23 @@ static bool init_late(struct transfer *t, struct user *user, struct meta *m, str
 		return false;
 	}
 	*p->meta = *m;
-	p->user = user_ref(user);
-	p->next = t->late_inits;
-	t->late_inits = p;
+	late_push(t, user, p);
 	return true;
+}
+
+void upload_fin_late(struct transfer *t, struct user *user, const struct filecmd *cmd, struct reply *rp)
+{
+	struct pending *p = pending_new(rp, NULL);
+	if (!p)
+		return;
+	p->fin = malloc(sizeof(*cmd));
+	if (!p->fin) {
+		reply_fail(rp, MQTT_RC_UNSPECIFIED, "no_memory", true);
+		free(p);
+		return;
+	}
+	*p->fin = *cmd;
+	late_push(t, user, p);
 }
 
 /* m is taken over. False: it waits. */
@@ -277,14 +306,15 @@ bool upload_init(struct uploads *u, const struct upload_id *id, const char *json
 	return true;
 }
 
-/* What they waited for is done; t may be gone, but is pinned. */
-static void late_inits_begin(struct transfer *t)
+/* What they waited for is done; t may be gone, but is pinned. One that has to wait again does so behind
+ * the head's, and those after it behind that. */
+static void late_begin(struct transfer *t)
 {
 	struct upload_id id = {t->clientid, t->clientid_bytes, t->fileid, t->fileid_bytes, NULL};
 	struct pending *all = NULL;
-	while (t->late_inits) { /* reverses into the order of arrival */
-		struct pending *p = t->late_inits;
-		t->late_inits = p->next;
+	while (t->late) { /* reverses into the order of arrival */
+		struct pending *p = t->late;
+		t->late = p->next;
 		p->next = all;
 		all = p;
 	}
@@ -292,27 +322,31 @@ static void late_inits_begin(struct transfer *t)
 		struct pending *p = all;
 		all = p->next;
 		id.user = p->user;
-		(void)init_begin(t->u, &id, p->meta, p->reply);
-		user_leave(p->user);
-		free(p->meta);
-		free(p);
+		if (p->fin)
+			upload_fin(t->u, &id, p->fin, p->reply);
+		else
+			(void)init_begin(t->u, &id, p->meta, p->reply);
+		late_free(p);
 	}
 }
 
-/* They are not carried out. o NULL: what they would begin is aborted at once, so they succeed. */
-static void late_inits_skip(struct transfer *t, const struct outcome *o)
+/* They are not carried out. o NULL: what they would begin is aborted at once, so an init succeeds. */
+static void late_skip(struct transfer *t, const struct outcome *o)
 {
-	while (t->late_inits) {
-		struct pending *p = t->late_inits;
-		t->late_inits = p->next;
-		if (o)
+	struct outcome aborted;
+	outcome_fail(&aborted, MQTT_RC_UNSPECIFIED, "aborted", false);
+	while (t->late) {
+		struct pending *p = t->late;
+		t->late = p->next;
+		if (p->fin)
+			fin_finish_reply(t->u, p->reply, o ? o : &aborted);
+		else if (o)
 			reply_finish(p->reply, o);
 		else
 			reply_after_journal(t->u, p->reply, NULL, JOURNAL_WRITTEN);
-		meta_fini(p->meta);
-		user_leave(p->user);
-		free(p->meta);
-		free(p);
+		if (p->meta)
+			meta_fini(p->meta);
+		late_free(p);
 	}
 }
 
@@ -363,7 +397,7 @@ void upload_abort(struct uploads *u, const struct upload_id *id, struct reply *r
 	struct pending *p = pending_new(rp, NULL);
 	if (!p)
 		return;
-	late_inits_skip(t, NULL);
+	late_skip(t, NULL);
 	p->next = t->aborts;
 	t->aborts = p;
 	transfer_step(t);
@@ -540,8 +574,8 @@ void transfer_step(struct transfer *t)
 			break;
 		}
 	} while (!t->gone && t->state != before);
-	if (t->late_inits && !t->fins && !t->aborts)
-		late_inits_begin(t);
+	if (t->late && !t->fins && !t->aborts)
+		late_begin(t);
 	if (!t->gone) {
 		/* A fin for less than there is that failed leaves hashing to do, which a gate may
 		 * wait for. */
@@ -571,7 +605,7 @@ void uploads_discard_waiting(struct transfer *t)
 		t->inits = p->next;
 		pending_fail(p, &o);
 	}
-	late_inits_skip(t, &o);
+	late_skip(t, &o);
 	while (t->gates)
 		upload_gate_cancel(t->gates);
 }

@@ -350,6 +350,39 @@ Test(upload, an_init_waits_for_the_fin_before_it)
 	}
 }
 
+/* A fin of the client's next connection does not overtake an init of the one before that still waits. */
+Test(upload, a_fin_waits_for_the_init_before_it)
+{
+	for (int is_aborted = 0; is_aborted < 2; is_aborted++) {
+		struct bench b;
+		struct caught fins[2], init, abort;
+		struct filecmd cmd = {.verb = FILECMD_FIN, .size = 4};
+		bench_init(&b);
+		assert_ok(do_init(&b, "{\"name\":\"a\"}"));
+		begin_small(&b, 0, "xyz", 3); /* holds the first one up */
+		upload_fin(b.rt.uploads, &ID, &cmd, reply_for(&fins[0]));
+		cr_expect_not(upload_init(b.rt.uploads, &ID, "{\"name\":\"b\"}", 12, reply_for(&init)));
+		cmd.size = 3;
+		upload_fin(b.rt.uploads, &ID, &cmd, reply_for(&fins[1]));
+		if (is_aborted)
+			upload_abort(b.rt.uploads, &ID, reply_for(&abort));
+		settle(&b);
+		cr_assert(fins[0].done && init.done && fins[1].done);
+		if (is_aborted) {
+			assert_fails(fins[0], 0x80, "aborted");
+			assert_ok(init);
+			assert_fails(fins[1], 0x80, "aborted");
+			assert_ok(abort);
+		} else {
+			assert_fails(fins[0], 0x80, "incomplete");
+			assert_fails(init, 0x80, "filemeta_conflict");
+			assert_ok(fins[1]);
+			assert_file(&b, "cam/f1/a", (const uint8_t *)"xyz", 3);
+		}
+		bench_fini(&b);
+	}
+}
+
 /* Whose metadata a generation has is known after a restart, too: that of the one before may be
  * replaced, its own not. */
 Test(upload, metadata_taken_over_is_told_from_its_own_after_a_restart)
