@@ -1,23 +1,15 @@
 /*
- * SHA-256 in eight lanes of AVX2 (Haswell, Zen and newer), for CPUs without the SHA extensions.
- *
- * The streams are transposed: a vector holds one word of each of eight messages, and every
- * instruction does the same step of all of them. AVX2 has no rotation, so one is two shifts and an
- * exclusive or: SHA-NI, where it exists, is better.
- *
- * A block costs the same whether all lanes are wanted or not: sha256.c decides from how many
- * streams on this is better than one after the other.
+ * SHA-256 in eight lanes of AVX2 (Haswell, Zen and newer), for CPUs without the SHA extensions: these,
+ * where they exist, are better, since AVX2 has no rotation, so one is two shifts and an exclusive or.
  */
 #include "sha256_impl.h"
 
 #if defined(__x86_64__)
 
-#include "sha256_x86.h"
+#include <immintrin.h>
 
-#define AVX2 __attribute__((target("avx2")))
-#define AVX2_INLINE AVX2 __attribute__((always_inline)) static inline
-
-enum { LANES = 8 };
+#define EIGHT_LANES __attribute__((target("avx2")))
+#define EIGHT_LANES_KERNEL sha256_avx2_8
 
 bool sha256_avx2_available(void)
 {
@@ -26,102 +18,14 @@ bool sha256_avx2_available(void)
 	return __builtin_cpu_supports("avx2");
 }
 
-#define ADD _mm256_add_epi32
 #define AND _mm256_and_si256
 #define XOR _mm256_xor_si256
-#define SHIFT _mm256_srli_epi32
+#define rotate(x, bits) XOR(_mm256_srli_epi32(x, bits), _mm256_slli_epi32(x, 32 - (bits)))
+#define xor3(a, b, c) XOR(XOR(a, b), c)
+#define choice(e, f, g) XOR(g, AND(e, XOR(f, g)))
+#define majority(a, b, c) XOR(AND(XOR(a, b), XOR(b, c)), b)
 
-AVX2_INLINE __m256i rotate(__m256i x, int bits)
-{
-	return XOR(_mm256_srli_epi32(x, bits), _mm256_slli_epi32(x, 32 - bits));
-}
-
-AVX2_INLINE __m256i xor3(__m256i a, __m256i b, __m256i c)
-{
-	return XOR(XOR(a, b), c);
-}
-
-/* 8 rows of 8 words become 8 columns: by words and pairs of words within each half of the
- * registers, then by halves. */
-AVX2_INLINE void transpose(__m256i r[8])
-{
-	__m256i t[8];
-	UNROLLED for (int i = 0; i < 8; i += 2) {
-		t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
-		t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
-	}
-	UNROLLED for (int i = 0; i < 8; i += 4) {
-		r[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
-		r[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
-		r[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
-		r[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
-	}
-	UNROLLED for (int i = 0; i < 4; i++) {
-		t[i] = _mm256_permute2x128_si256(r[i], r[i + 4], 0x20);
-		t[i + 4] = _mm256_permute2x128_si256(r[i], r[i + 4], 0x31);
-	}
-	UNROLLED for (int i = 0; i < 8; i++)
-		r[i] = t[i];
-}
-
-/* Half of the next block of every stream, as eight schedule words. */
-AVX2_INLINE void load_half(__m256i w[8], const uint8_t *const data[], size_t off)
-{
-	const __m256i big_endian = _mm256_broadcastsi128_si256(
-		_mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203));
-	UNROLLED for (int i = 0; i < LANES; i++)
-		w[i] = _mm256_shuffle_epi8(_mm256_loadu_si256((const void *)(data[i] + off)), big_endian);
-	transpose(w);
-}
-
-/* As in sha256_portable.c, where the letters' places are explained. */
-#define ROUND(a, b, c, d, e, f, g, h, i) do { \
-	if (t > 0) { \
-		__m256i w2 = w[((i) + 14) % 16], w15 = w[((i) + 1) % 16]; \
-		w[i] = ADD(ADD(w[i], w[((i) + 9) % 16]), \
-			ADD(xor3(rotate(w2, 17), rotate(w2, 19), SHIFT(w2, 10)), \
-				xor3(rotate(w15, 7), rotate(w15, 18), SHIFT(w15, 3)))); \
-	} \
-	__m256i t1 = ADD(ADD(h, ADD(w[i], _mm256_set1_epi32((int)sha256_k[t + (i)]))), \
-		ADD(xor3(rotate(e, 6), rotate(e, 11), rotate(e, 25)), XOR(g, AND(e, XOR(f, g))))); \
-	d = ADD(d, t1); \
-	h = ADD(t1, ADD(xor3(rotate(a, 2), rotate(a, 13), rotate(a, 22)), \
-		XOR(AND(XOR(a, b), XOR(b, c)), b))); \
-} while (0)
-
-AVX2_INLINE void compress(__m256i s[8], __m256i w[16])
-{
-	__m256i a = s[0], b = s[1], c = s[2], d = s[3], e = s[4], f = s[5], g = s[6], h = s[7];
-	for (int t = 0; t < 64; t += 16) {
-		SHA256_EIGHT_ROUNDS(0);
-		SHA256_EIGHT_ROUNDS(8);
-	}
-	s[0] = ADD(s[0], a), s[1] = ADD(s[1], b), s[2] = ADD(s[2], c), s[3] = ADD(s[3], d);
-	s[4] = ADD(s[4], e), s[5] = ADD(s[5], f), s[6] = ADD(s[6], g), s[7] = ADD(s[7], h);
-}
-
-AVX2 void sha256_avx2_8(uint32_t *const h[], const uint8_t *const data[], size_t blocks)
-{
-	uint32_t words[8][LANES] __attribute__((aligned(32)));
-	__m256i s[8], w[16];
-	for (int lane = 0; lane < LANES; lane++) {
-		UNROLLED for (int i = 0; i < 8; i++)
-			words[i][lane] = h[lane][i];
-	}
-	UNROLLED for (int i = 0; i < 8; i++)
-		s[i] = _mm256_load_si256((const void *)words[i]);
-	for (size_t block = 0; block < blocks; block++) {
-		load_half(w, data, block * SHA256_BLOCK_BYTES);
-		load_half(w + 8, data, block * SHA256_BLOCK_BYTES + 32);
-		compress(s, w);
-	}
-	UNROLLED for (int i = 0; i < 8; i++)
-		_mm256_store_si256((void *)words[i], s[i]);
-	for (int lane = 0; lane < LANES; lane++) {
-		UNROLLED for (int i = 0; i < 8; i++)
-			h[lane][i] = words[i][lane];
-	}
-}
+#include "sha256_lanes8.h"
 
 #else /* another architecture */
 

@@ -21,6 +21,7 @@ static const struct sha256_kernel kernels[] = {
 	{"sha-ni-2", 2, 2800, sha256_ni_2, sha256_ni_available},
 	{"sha-ni-4", 4, 3340, sha256_ni_avx512_4, sha256_ni_avx512_available},
 	{"avx2", 8, 1600, sha256_avx2_8, sha256_avx2_available},
+	{"avx512vl", 8, 2600, sha256_avx512vl_8, sha256_avx512vl_available},
 	{"avx512", 16, 5270, sha256_avx512_16, sha256_avx512_available},
 	{"portable", 1, 450, sha256_portable_1, NULL},
 	{"wolfssl", 1, 320, sha256_wolfssl_1, NULL},

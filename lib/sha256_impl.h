@@ -61,6 +61,7 @@ extern const uint32_t sha256_k[64];
 bool sha256_ni_available(void);
 bool sha256_ni_avx512_available(void);
 bool sha256_avx2_available(void);
+bool sha256_avx512vl_available(void);
 bool sha256_avx512_available(void);
 
 sha256_kernel_fn sha256_portable_1;
@@ -69,6 +70,7 @@ sha256_kernel_fn sha256_ni_1;
 sha256_kernel_fn sha256_ni_2;
 sha256_kernel_fn sha256_ni_avx512_4;
 sha256_kernel_fn sha256_avx2_8;
+sha256_kernel_fn sha256_avx512vl_8;
 sha256_kernel_fn sha256_avx512_16;
 
 #endif
