@@ -264,8 +264,11 @@ class Lab:
         free = shutil.disk_usage(self.work).free
         self.volume_bytes = min(volume_gib << 30, int(free * 0.8))
         self.volumes, self.seed = {}, int(time.time()) << 8
-        # What stays free is little enough to be touched before each run.
+        # What stays free is little enough to be touched before each run. An image in memory will
+        # take its own.
         spare = free_memory() - BALLAST_LEAVES
+        if run("stat", "--file-system", "--format=%T", self.work).strip() == "tmpfs":
+            spare -= self.volume_bytes
         self.ballast = touched(spare) if spare > mmap.PAGESIZE else None
 
     def volume(self, kind="ext4"):
