@@ -100,11 +100,10 @@ static inline const uint8_t *exported_digest(const struct exported *e)
 struct transfer {
 	struct transfer *hash_next;
 	struct uploads *u;
-	uint64_t tid;
+	uint64_t tid, epoch;
 	char *clientid, *fileid; /* owned */
 	uint32_t clientid_bytes, fileid_bytes;
 	uint32_t generation;     /* 1 for the first */
-	uint64_t epoch;
 	enum transfer_state state;
 	uint32_t pins;
 	bool gone;               /* has left the table */
@@ -122,6 +121,7 @@ struct transfer {
 
 	/* staging file */
 	enum staging_state staging_state;
+	int staging_err;         /* of STAGING_FAILED */
 	char *staging;           /* owned: its name */
 	int fd;                  /* −1: closed */
 	uint32_t fd_users;
@@ -132,7 +132,6 @@ struct transfer {
 	uint32_t staging_gen;    /* counts files: what was written to an earlier one does not count */
 	struct transfer *lru_next, **lru_pprev; /* idle fds; of an exported one: the memory list */
 	struct op file_op;       /* open, fallocate */
-	int staging_err;         /* of STAGING_FAILED */
 	uint64_t reserved;       /* in the store */
 	struct account *account; /* its client's, while is_counted; NULL: without memory for one */
 	struct user *user;       /* of who opened it, while is_counted: referred to; NULL: none */
@@ -146,13 +145,13 @@ struct transfer {
 	struct op sync_op;
 	bool syncing;            /* one is under way, the directory's included */
 	bool sync_whole;         /* the next one is an fsync */
+	uint32_t mark_gen;       /* content_gen when the one that marks began */
 	struct journal_waiter *sync_wanted, **sync_wanted_tail; /* for the next one */
 	struct journal_waiter *sync_running;
 	struct transfer *entry_next; /* waits for the directory */
 	struct journal_waiter mark_waiter; /* of a sync that nobody waits for */
 	uint64_t mark_to;        /* the content below is to be marked synced when it ends */
 	uint64_t mark_after;     /* the next one is due when so much is there in sequence */
-	uint32_t mark_gen;       /* content_gen when it began */
 
 	/* content */
 	struct cover cover;      /* open: staged and journaled bytes. Exported: bytes acknowledged as replays */
@@ -178,9 +177,9 @@ struct transfer {
 	uint32_t hash_gen;
 	uint32_t (*mids)[8];     /* midstates at 64 MiB, 128 MiB, … */
 	uint32_t mids_count;
+	uint32_t ahead_gen;      /* content_gen when the hasher's ahead was set */
 	struct seg *chain, **chain_tail; /* segments that wait for the running chain to end (chain.c) */
 	uint64_t chain_end;      /* of what runs and what waits */
-	uint32_t ahead_gen;      /* content_gen when the hasher's ahead was set */
 	uint64_t behind;         /* up to here write-behind was started */
 
 	/* fin */
