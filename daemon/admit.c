@@ -1,13 +1,19 @@
 /*
- * Admission: what is open and staged, per client id, and room for more of it.
+ * Admission: what is open, staged and exported, per client id, and room for more of it.
  *
- *     transfer_admit ──► transfer_new ──► transfer_count … transfer_reserve_to … ──► transfer_uncount
- *           └─► transfer_admit_undo
+ *     transfer_admit ──► transfer_new ──► transfer_count … transfer_reserve_to … ─┬─► transfer_uncount
+ *           └─► transfer_admit_undo                                                └─► transfer_count_exported
+ *                                                      transfer_count_restored ────────► transfer_uncount_exported
  *
  * The daemon's totals and the disk are store.c's, the users' accounts user.c's. A client id belongs
  * to one reactor, so its own account is kept here without locks; it exists while the client has an
- * open transfer, and one that memory fails for is not kept: its transfers are then held to the
- * daemon's and the user's limits alone.
+ * open transfer, or an export that counts. One that memory fails for is not kept: its transfers are
+ * then held to the daemon's and the user's limits alone.
+ *
+ * An export counts as a file while it is remembered and lies in the export directory. Nobody says
+ * when its consumer takes it away, so the exports of who has reached the limit are looked for, some
+ * at a time, beginning with those that were not looked for the longest; what is not there counts no
+ * more. Where the limit is not set exports do not count, and nothing of this is kept.
  */
 #include <assert.h>
 #include <errno.h>
@@ -24,7 +30,10 @@ struct account {
 	struct account *next;   /* of the same slot */
 	uint64_t hash;
 	uint64_t staged_bytes;  /* reserved by its open transfers */
-	uint32_t open_count;    /* never 0 */
+	uint32_t open_count;
+	uint32_t files_count;   /* of open_count, and the exports that count: never 0 */
+	struct transfer *files, **files_tail; /* those exports, the least recently looked for first */
+	struct pace looks;
 	uint32_t clientid_bytes;
 	char clientid[];
 };
@@ -85,6 +94,7 @@ static struct account *account_open(struct uploads *u, const char *clientid, uin
 		return NULL;
 	*a = (struct account){.hash = XXH3_64bits_withSeed(clientid, clientid_bytes, u->hash_seed),
 		.clientid_bytes = clientid_bytes};
+	a->files_tail = &a->files;
 	memcpy(a->clientid, clientid, clientid_bytes);
 	struct account **slot = slot_of(as, a->hash);
 	a->next = *slot;
@@ -116,6 +126,69 @@ void accounts_free(struct accounts *as)
 	*as = (struct accounts){0};
 }
 
+uint64_t accounts_files_count(const struct accounts *as)
+{
+	uint64_t n = 0;
+	for (uint32_t i = 0; i < as->size; i++) {
+		for (const struct account *a = as->table[i]; a; a = a->next)
+			n += a->files_count;
+	}
+	return n;
+}
+
+/* --- exports ---------------------------------------------------------------------------------- */
+
+static void files_push(struct account *a, struct transfer *t)
+{
+	t->file_next = NULL;
+	t->file_pprev = a->files_tail;
+	*a->files_tail = t;
+	a->files_tail = &t->file_next;
+}
+
+static void files_remove(struct account *a, struct transfer *t)
+{
+	*t->file_pprev = t->file_next;
+	if (t->file_next)
+		t->file_next->file_pprev = t->file_pprev;
+	else
+		a->files_tail = t->file_pprev;
+	t->file_next = NULL;
+	t->file_pprev = NULL;
+}
+
+/* Neither open nor an export: it counts no more. */
+static void account_leave(struct transfer *t)
+{
+	struct account *a = t->account;
+	t->account = NULL;
+	if (!a)
+		return;
+	assert(a->files_count > a->open_count);
+	if (--a->files_count == 0)
+		account_close(t->u, a);
+}
+
+/* With transfer.files_client_max reached: looks for some of the client's exports. Its account may be
+ * gone afterwards. */
+static void look_for_files(struct uploads *u, const struct upload_id *id)
+{
+	uint32_t max = u->conf->transfer.files_client_max;
+	struct account *a = max ? account_find(u, id->clientid, id->clientid_bytes) : NULL;
+	if (!a || a->files_count < max)
+		return;
+	uint32_t n = store_take_looks(&a->looks, a->files_count - a->open_count, ring_now_ms(u->rt->ring));
+	while (n-- > 0) {
+		struct transfer *t = a->files;
+		if (store_export_is_gone(u->store, t->exported.path)) {
+			transfer_uncount_exported(t);
+		} else {
+			files_remove(a, t);
+			files_push(a, t);
+		}
+	}
+}
+
 /* --- admission -------------------------------------------------------------------------------- */
 
 /* Says why, at most once a second: a client may ask without end. user: the limit is its, or NULL. */
@@ -144,13 +217,17 @@ static bool may_stage(const struct conf *conf, const struct account *a, uint64_t
 int transfer_admit(struct uploads *u, const struct upload_id *id, uint64_t bytes)
 {
 	const struct conf *conf = u->conf;
-	const struct account *a = account_find(u, id->clientid, id->clientid_bytes);
 	if (bytes > conf->transfer.file_bytes_max)
 		return -EFBIG;
+	look_for_files(u, id);
+	const struct account *a = account_find(u, id->clientid, id->clientid_bytes);
 	if (a && a->open_count >= conf->transfer.open_client_max)
 		return refuse(u, id->clientid, id->clientid_bytes, NULL, "transfer.open_client_max");
 	if (!may_stage(conf, a, bytes))
 		return refuse(u, id->clientid, id->clientid_bytes, NULL, "transfer.staged_client_max");
+	if (a && conf->transfer.files_client_max && a->files_count >= conf->transfer.files_client_max)
+		return refuse(u, id->clientid, id->clientid_bytes, NULL, "transfer.files_client_max");
+	user_look(id->user, u->store, ring_now_ms(u->rt->ring));
 	const char *limit = user_reserve(id->user, bytes);
 	if (limit)
 		return refuse(u, id->clientid, id->clientid_bytes, id->user, limit);
@@ -199,28 +276,23 @@ void transfer_count(struct transfer *t, struct user *user, uint64_t reserved)
 	t->account = account_open(t->u, t->clientid, t->clientid_bytes);
 	if (t->account) {
 		t->account->open_count++;
+		t->account->files_count++;
 		t->account->staged_bytes += reserved;
 	}
 	STAT_ADD(t->u->rt, transfers_open, 1);
 }
 
-void transfer_uncount(struct transfer *t)
+/* Releases what it has as an open one; whether it is a file is not looked at. */
+static void uncount_open(struct transfer *t)
 {
 	struct uploads *u = t->u;
 	struct account *a = t->account;
-	if (!t->is_counted)
-		return;
 	t->is_counted = false;
-	t->account = NULL;
 	if (a) {
 		assert(a->open_count > 0 && a->staged_bytes >= t->reserved);
 		a->staged_bytes -= t->reserved;
-		if (--a->open_count == 0)
-			account_close(u, a);
+		a->open_count--;
 	}
-	user_release(t->user, t->reserved);
-	user_leave(t->user);
-	t->user = NULL;
 	if (t->reserved > t->allocated)
 		store_allocated(u->store, t->reserved - t->allocated);
 	store_release(u->store, t->reserved);
@@ -228,4 +300,61 @@ void transfer_uncount(struct transfer *t)
 	STAT_SUB(u->rt, transfers_open, 1);
 	atomic_fetch_sub(&u->store->backlog_bytes, t->backlog);
 	t->backlog = 0;
+}
+
+static void user_end(struct transfer *t)
+{
+	user_leave(t->user);
+	t->user = NULL;
+}
+
+void transfer_uncount(struct transfer *t)
+{
+	if (!t->is_counted)
+		return;
+	user_release(t->user, t->reserved);
+	user_end(t);
+	uncount_open(t);
+	account_leave(t);
+}
+
+void transfer_count_exported(struct transfer *t)
+{
+	const struct conf *conf = t->u->conf;
+	assert(t->is_counted);
+	if (t->user && conf->transfer.files_user_max) {
+		user_export(t->user, t->reserved, &t->user_file, t->exported.path);
+	} else {
+		user_release(t->user, t->reserved);
+		user_end(t);
+	}
+	uncount_open(t);
+	if (t->account && conf->transfer.files_client_max)
+		files_push(t->account, t);
+	else
+		account_leave(t);
+}
+
+void transfer_count_restored(struct transfer *t, struct user *user)
+{
+	const struct conf *conf = t->u->conf;
+	if (conf->transfer.files_client_max)
+		t->account = account_open(t->u, t->clientid, t->clientid_bytes);
+	if (t->account) {
+		t->account->files_count++;
+		files_push(t->account, t);
+	}
+	if (user && conf->transfer.files_user_max) {
+		t->user = user_ref(user);
+		user_keep(user, &t->user_file, t->exported.path);
+	}
+}
+
+void transfer_uncount_exported(struct transfer *t)
+{
+	if (t->account)
+		files_remove(t->account, t);
+	account_leave(t);
+	user_forget(t->user, &t->user_file);
+	user_end(t);
 }

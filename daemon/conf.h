@@ -81,6 +81,9 @@ struct conf {
 		uint32_t open_max;           /* open_max: 100000 in the daemon */
 		uint32_t open_client_max;    /* open_client_max: 10000 per client id */
 		uint32_t open_user_max;      /* open_user_max: 0 = no limit, per user name */
+		uint32_t files_client_max;   /* files_client_max: 0 = no limit, open and exported, per
+					      * client id */
+		uint32_t files_user_max;     /* files_user_max: 0 = no limit, the same per user name */
 		uint64_t staged_bytes_max;   /* staged_max: 0 = no limit but the disk */
 		uint64_t staged_client_max;  /* staged_client_max: 0 = no limit, per client id */
 		uint64_t staged_user_max;    /* staged_user_max: 0 = no limit, per user name */

@@ -107,6 +107,8 @@ const struct conf_key conf_keys[] = {
 	COUNT("transfer.open_max", transfer.open_max, "100000", 1, 100000000),
 	COUNT("transfer.open_client_max", transfer.open_client_max, "10000", 1, 100000000),
 	COUNT("transfer.open_user_max", transfer.open_user_max, "0", 0, 100000000),
+	COUNT("transfer.files_client_max", transfer.files_client_max, "0", 0, 100000000),
+	COUNT("transfer.files_user_max", transfer.files_user_max, "0", 0, 100000000),
 	SIZE64("transfer.staged_max", transfer.staged_bytes_max, "0", 0, 4096 * TIB),
 	SIZE64("transfer.staged_client_max", transfer.staged_client_max, "0", 0, 4096 * TIB),
 	SIZE64("transfer.staged_user_max", transfer.staged_user_max, "0", 0, 4096 * TIB),

@@ -68,7 +68,7 @@ static int believe(struct recovery *rc, struct past *p, const struct transfer *t
 	return 0;
 }
 
-/* Counts it as open, whatever the limits are by now. 0 or −ENOMEM. */
+/* Counts it as open, or as an export, whatever the limits are by now. 0 or −ENOMEM. */
 static int count(const struct recovery *rc, const struct past *p, struct transfer *t, uint64_t reserved)
 {
 	struct user *user = NULL;
@@ -76,9 +76,13 @@ static int count(const struct recovery *rc, const struct past *p, struct transfe
 		user = user_enter(rc->store->users, (struct mqtt_str){p->user, p->user_bytes});
 		if (!user)
 			return -ENOMEM;
-		user_count(user, reserved);
 	}
-	transfer_count(t, user, reserved);
+	if (t->state == TRANSFER_EXPORTED) {
+		transfer_count_restored(t, user);
+	} else {
+		user_count(user, reserved);
+		transfer_count(t, user, reserved);
+	}
 	user_leave(user);
 	return 0;
 }
@@ -148,7 +152,7 @@ static int restore_open(struct recovery *rc, struct past *p, struct transfer *t)
 	return 0;
 }
 
-static void restore_exported(struct recovery *rc, struct past *p, struct transfer *t)
+static int restore_exported(struct recovery *rc, struct past *p, struct transfer *t)
 {
 	t->state = TRANSFER_EXPORTED;
 	content_release(t);
@@ -164,6 +168,7 @@ static void restore_exported(struct recovery *rc, struct past *p, struct transfe
 	 * it begins anew. */
 	bool is_unused = t->cover.bytes == 0 && age_ms > 0 && (uint64_t)age_ms < now;
 	t->active_ms = is_unused ? now - (uint64_t)age_ms : now;
+	return count(rc, p, t, 0);
 }
 
 /* Acknowledged replays are not forgotten by a restart: they may have come a moment ago. */
@@ -211,8 +216,7 @@ static int restore(struct recovery *rc, struct past *p, struct reactor **reactor
 			t->previous = NULL;
 			transfer_forget_restored(before);
 		}
-		restore_exported(rc, p, t);
-		return 0;
+		return restore_exported(rc, p, t);
 	}
 	return restore_open(rc, p, t);
 }

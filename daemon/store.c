@@ -15,7 +15,7 @@
 #include "ring.h"
 #include "user.h"
 
-enum { SPACE_MS = 50, LOCK_MS = 2000, INODES_MIN = 16 };
+enum { SPACE_MS = 50, LOCK_MS = 2000, INODES_MIN = 16, LOOKS_MAX = 64, LOOKS_PER_S = 1024 };
 
 /* A directory's entry lies in the one above it, and that one's likewise: without a sync of them
  * the machine's next crash may take it away with everything that was made durable in it. One that
@@ -260,4 +260,20 @@ void store_release(struct store *s, uint64_t bytes)
 {
 	atomic_fetch_sub(&s->staged_bytes, bytes);
 	atomic_fetch_sub(&s->open_count, 1);
+}
+
+uint32_t store_take_looks(struct pace *p, uint32_t exports, uint64_t now_ms)
+{
+	uint32_t n = exports < LOOKS_MAX ? exports : LOOKS_MAX;
+	if (n == 0 || pace_wait_ns(p, now_ms * 1000000) > 0)
+		return 0;
+	pace_take(p, LOOKS_PER_S, n, now_ms * 1000000);
+	return n;
+}
+
+bool store_export_is_gone(const struct store *s, const char *path)
+{
+	struct sys_stat st;
+	int err = sys_stat_at(s->export_fd, path, &st);
+	return err == -ENOENT || err == -ENOTDIR;
 }

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "conf.h"
+#include "pace.h"
 
 struct users;
 
@@ -53,5 +54,13 @@ bool store_is_low(struct store *s, uint64_t now_ms);
 void store_release(struct store *s, uint64_t bytes);
 /* `bytes` of the reservation are now blocks on the disk. */
 void store_allocated(struct store *s, uint64_t bytes);
+
+/* What a limit on files is reached with may have been taken away by its consumer. How many of so many
+ * exports may be looked for now: whoever is over its limit can ask without end, and a look is a system
+ * call for each, so it is 64 in one go, and 1024 a second of one account, whose pace this is. */
+uint32_t store_take_looks(struct pace *p, uint32_t exports, uint64_t now_ms);
+/* Is there nothing any more under this path, relative to the export root? False, too: not known. A
+ * blocking call. */
+bool store_export_is_gone(const struct store *s, const char *path);
 
 #endif

@@ -122,8 +122,11 @@ static void transfer_free(struct transfer *t)
 	t->u->ended_count -= t->ended;
 	content_fini(t);
 	meta_fini(&t->meta);
-	if (t->user) /* it was open to the end of the daemon */
+	/* It was there to the end of the daemon. */
+	if (t->is_counted)
 		user_release(t->user, t->reserved);
+	else
+		user_forget(t->user, &t->user_file);
 	user_leave(t->user);
 	free(t->staging);
 	free(t->exported.path);
@@ -235,8 +238,8 @@ static void transfer_end(struct transfer *t)
 	transfer_unpin(t);
 }
 
-/* What is to be known of a transfer that is open. The user comes first: however the journal ends, an
- * open transfer without one has none. */
+/* What is to be known of a transfer. The user comes first: however the journal ends, a transfer
+ * without one counts for none. */
 static void put_open(const struct transfer *t, void (*put)(void *, const struct record *), void *arg)
 {
 	struct record r = {.type = RECORD_USER, .tid = t->tid};
@@ -293,12 +296,14 @@ static void exported_forget(struct transfer *t)
 	struct record r = {.type = RECORD_FORGET, .tid = t->tid};
 	journal_append(t->u->rt->journal, &r);
 	memory_remove(t);
+	transfer_uncount_exported(t);
 	t->u->exported_count--;
 	transfer_end(t);
 }
 
 void transfer_forget_restored(struct transfer *t)
 {
+	transfer_uncount_exported(t);
 	t->u->exported_count--;
 	transfer_end(t);
 }
@@ -377,7 +382,7 @@ void transfer_drop(struct transfer *t, enum record_type type)
 void transfer_to_exported(struct transfer *t)
 {
 	struct uploads *u = t->u;
-	transfer_uncount(t);
+	transfer_count_exported(t);
 	staging_let_go(t);
 	cover_fini(&t->cover);
 	cover_init(&t->cover, u->conf->transfer.extents_max);

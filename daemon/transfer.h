@@ -133,8 +133,11 @@ struct transfer {
 	struct transfer *lru_next, **lru_pprev; /* idle fds; of an exported one: the memory list */
 	struct op file_op;       /* open, fallocate */
 	uint64_t reserved;       /* in the store */
-	struct account *account; /* its client's, while is_counted; NULL: without memory for one */
-	struct user *user;       /* of who opened it, while is_counted: referred to; NULL: none */
+	/* Of who opened it, while it counts as open, or exported as a file. */
+	struct account *account; /* its client's; NULL: without memory for one */
+	struct user *user;       /* referred to; NULL: none */
+	struct transfer *file_next, **file_pprev; /* exported: in the account's list */
+	struct user_file user_file;
 	uint64_t allocated;      /* of it, blocks on the disk (written or preallocated) */
 	uint64_t fallocated;     /* preallocated: the size of the file is at least this */
 	bool no_fallocate;       /* the file system has none */
@@ -310,7 +313,15 @@ int transfer_reserve_to(struct transfer *t, uint64_t end);
  * from now on; and the reverse, which releases all of that. */
 void transfer_count(struct transfer *t, struct user *user, uint64_t reserved);
 void transfer_uncount(struct transfer *t);
+/* One that counts as open was exported: what it had as that is released, and it counts on as a file for
+ * its client and its user, where transfer.files_client_max and files_user_max are set. */
+void transfer_count_exported(struct transfer *t);
+/* The same for one of before a restart; and the reverse of both. */
+void transfer_count_restored(struct transfer *t, struct user *user);
+void transfer_uncount_exported(struct transfer *t);
 void accounts_free(struct accounts *as);
+/* Of all accounts, open transfers and exports. */
+uint64_t accounts_files_count(const struct accounts *as);
 
 /* --- upload.c, for fin.c --- */
 /* A fin that came behind an init that waits: it does, too. */

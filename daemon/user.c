@@ -5,8 +5,10 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -23,7 +25,14 @@ struct user {
 	uint32_t name_bytes;
 	_Atomic uint32_t connections;
 	_Atomic uint64_t open_count, staged_bytes;
+	_Atomic uint64_t files_count; /* of open_count, and the exports that count */
 	_Atomic uint64_t bytes_until_ns, messages_until_ns; /* as of struct pace */
+	/* Under the lock. */
+	struct user_file *exports, **exports_tail; /* the least recently looked for first */
+	uint32_t exports_count;       /* in the list */
+	bool is_looking;              /* a reactor is at it: one at a time */
+	struct user_file *looked_for; /* out of the list; NULL: none, or it was forgotten meanwhile */
+	struct pace looks;
 	char name[];
 };
 
@@ -99,6 +108,7 @@ static struct user *add(struct users *us, struct mqtt_str name, uint64_t hash)
 		(void)rates_recall(us->rates, name, &owed);
 	*x = (struct user){.all = us, .next = *slot, .hash = hash, .name_bytes = name.bytes,
 		.bytes_until_ns = owed.bytes.until_ns, .messages_until_ns = owed.messages.until_ns};
+	x->exports_tail = &x->exports;
 	memcpy(x->name, name.s, name.bytes);
 	*slot = x;
 	us->count++;
@@ -146,7 +156,8 @@ void user_leave(struct user *x)
 		us->count--;
 		if (us->rates)
 			rates_keep(us->rates, user_name(x), &owed);
-		assert(x->open_count == 0 && x->staged_bytes == 0 && x->connections == 0);
+		assert(x->open_count == 0 && x->staged_bytes == 0 && x->connections == 0 &&
+			x->files_count == 0);
 		free(x);
 	}
 	pthread_mutex_unlock(&us->lock);
@@ -181,10 +192,16 @@ const char *user_reserve(struct user *x, uint64_t bytes)
 {
 	if (!x)
 		return NULL;
-	uint64_t max = x->all->conf->transfer.open_user_max;
-	if (!store_add_within(&x->open_count, 1, max ? max : UINT64_MAX))
+	const struct conf *conf = x->all->conf;
+	uint64_t open_max = conf->transfer.open_user_max, files_max = conf->transfer.files_user_max;
+	if (!store_add_within(&x->open_count, 1, open_max ? open_max : UINT64_MAX))
 		return "transfer.open_user_max";
-	const char *limit = user_reserve_more(x, bytes);
+	const char *limit = "transfer.files_user_max";
+	if (store_add_within(&x->files_count, 1, files_max ? files_max : UINT64_MAX)) {
+		limit = user_reserve_more(x, bytes);
+		if (limit)
+			atomic_fetch_sub(&x->files_count, 1);
+	}
 	if (limit)
 		atomic_fetch_sub(&x->open_count, 1);
 	return limit;
@@ -195,16 +212,149 @@ void user_count(struct user *x, uint64_t bytes)
 	if (!x)
 		return;
 	atomic_fetch_add(&x->open_count, 1);
+	atomic_fetch_add(&x->files_count, 1);
 	atomic_fetch_add(&x->staged_bytes, bytes);
+}
+
+static void release_file(struct user *x)
+{
+	uint64_t was = atomic_fetch_sub(&x->files_count, 1);
+	assert(was > 0);
+}
+
+static void release_open(struct user *x, uint64_t bytes)
+{
+	user_release_more(x, bytes);
+	uint64_t was = atomic_fetch_sub(&x->open_count, 1);
+	assert(was > 0);
 }
 
 void user_release(struct user *x, uint64_t bytes)
 {
 	if (!x)
 		return;
-	user_release_more(x, bytes);
-	uint64_t was = atomic_fetch_sub(&x->open_count, 1);
-	assert(was > 0);
+	release_open(x, bytes);
+	release_file(x);
+}
+
+/* --- exports ---------------------------------------------------------------------------------- */
+
+static void list_push(struct user *x, struct user_file *f)
+{
+	f->next = NULL;
+	f->pprev = x->exports_tail;
+	*x->exports_tail = f;
+	x->exports_tail = &f->next;
+	x->exports_count++;
+}
+
+static void list_remove(struct user *x, struct user_file *f)
+{
+	*f->pprev = f->next;
+	if (f->next)
+		f->next->pprev = f->pprev;
+	else
+		x->exports_tail = f->pprev;
+	f->next = NULL;
+	f->pprev = NULL;
+	x->exports_count--;
+}
+
+static void list_add(struct user *x, struct user_file *f, const char *path)
+{
+	f->path = path;
+	pthread_mutex_lock(&x->all->lock);
+	list_push(x, f);
+	pthread_mutex_unlock(&x->all->lock);
+}
+
+void user_export(struct user *x, uint64_t bytes, struct user_file *f, const char *path)
+{
+	list_add(x, f, path);
+	release_open(x, bytes);
+}
+
+void user_keep(struct user *x, struct user_file *f, const char *path)
+{
+	atomic_fetch_add(&x->files_count, 1);
+	list_add(x, f, path);
+}
+
+void user_forget(struct user *x, struct user_file *f)
+{
+	if (!x)
+		return;
+	pthread_mutex_lock(&x->all->lock);
+	bool counts = f->pprev || x->looked_for == f;
+	if (f->pprev)
+		list_remove(x, f);
+	else if (counts)
+		x->looked_for = NULL;
+	pthread_mutex_unlock(&x->all->lock);
+	if (counts)
+		release_file(x);
+}
+
+uint64_t user_files_count(const struct user *x)
+{
+	return atomic_load(&x->files_count);
+}
+
+/* How many may be looked for now. 0: none, or another reactor is at it; else look_end follows. */
+static uint32_t look_begin(struct user *x, uint64_t now_ms)
+{
+	pthread_mutex_lock(&x->all->lock);
+	uint32_t n = x->is_looking ? 0 : store_take_looks(&x->looks, x->exports_count, now_ms);
+	x->is_looking = x->is_looking || n > 0;
+	pthread_mutex_unlock(&x->all->lock);
+	return n;
+}
+
+static void look_end(struct user *x)
+{
+	pthread_mutex_lock(&x->all->lock);
+	x->is_looking = false;
+	pthread_mutex_unlock(&x->all->lock);
+}
+
+/* Its path is copied: its reactor may forget the export meanwhile. False: all were forgotten. */
+static bool look_take(struct user *x, char ret_path[PATH_MAX])
+{
+	pthread_mutex_lock(&x->all->lock);
+	struct user_file *f = x->exports;
+	if (f) {
+		list_remove(x, f);
+		x->looked_for = f;
+		snprintf(ret_path, PATH_MAX, "%s", f->path);
+	}
+	pthread_mutex_unlock(&x->all->lock);
+	return f;
+}
+
+static void look_give(struct user *x, bool is_gone)
+{
+	pthread_mutex_lock(&x->all->lock);
+	struct user_file *f = x->looked_for;
+	x->looked_for = NULL;
+	if (f && !is_gone)
+		list_push(x, f);
+	pthread_mutex_unlock(&x->all->lock);
+	if (f && is_gone)
+		release_file(x);
+}
+
+void user_look(struct user *x, const struct store *s, uint64_t now_ms)
+{
+	char path[PATH_MAX];
+	uint32_t max = x ? x->all->conf->transfer.files_user_max : 0;
+	if (max == 0 || atomic_load(&x->files_count) < max)
+		return;
+	uint32_t n = look_begin(x, now_ms);
+	if (n == 0)
+		return;
+	while (n-- > 0 && look_take(x, path))
+		look_give(x, store_export_is_gone(s, path));
+	look_end(x);
 }
 
 /* --- connections ------------------------------------------------------------------------------ */

@@ -1,6 +1,7 @@
 /*
- * Users: what all connections and all open transfers of one user name have together, in the whole
- * daemon, and the limits on it: transfer.open_user_max and staged_user_max, limits.user_*_rate.
+ * Users: what all connections, all open transfers and all exports of one user name have together, in
+ * the whole daemon, and the limits on it: transfer.open_user_max, staged_user_max and
+ * files_user_max, limits.user_*_rate.
  *
  * A user is the user name of CONNECT, taken as the client says it. A connection without one, or with
  * an empty one, belongs to no user: NULL, which all functions take, and which nothing is held
@@ -9,8 +10,15 @@
  * The client ids of a user belong to several reactors, so its account is shared by them. The table
  * is behind a lock, held for a few loads and stores when a connection or a transfer begins or ends;
  * what is counted is atomic, and who counts keeps a pointer: no segment takes the lock. An account
- * is there while a connection or an open transfer refers to it, so mqtt.connections_max and
- * transfer.open_max bound their number.
+ * is there while a connection, an open transfer or an export that counts refers to it, so
+ * mqtt.connections_max, transfer.open_max and transfer.replay_max bound their number.
+ *
+ * Files: what is open, and the exports that are remembered and still there. Which are gone is found
+ * out when the limit is reached, by whichever reactor has come to it, and for those of all reactors:
+ * else the clients of one could be kept out by what the others had exported, though all of that was
+ * taken away long ago. So the list of a user's exports is shared, too. One at a time is taken out of
+ * it and looked for without the lock; what was found goes behind all others, so the next look begins
+ * where this one has ended.
  *
  * Rates: whatever is taken moves the user's one point in time on (pace.h). A connection keeps where
  * that came to stand when it took something itself, and waits for this, not for all that is owed. So
@@ -26,6 +34,7 @@
 #include "mqtt.h"
 #include "rate.h"
 
+struct store;
 struct user;
 struct users; /* the daemon's */
 
@@ -53,6 +62,27 @@ void user_release_more(struct user *x, uint64_t bytes);
 /* Counts one that is there already, whatever the limits. */
 void user_count(struct user *x, uint64_t bytes);
 void user_release(struct user *x, uint64_t bytes);
+
+/* --- exports ---------------------------------------------------------------------------------- */
+
+/* An export that counts as a file; embedded in what refers to the user. Its members are user.c's. */
+struct user_file {
+	struct user_file *next, **pprev; /* pprev NULL: not in the list */
+	const char *path;                /* relative to the export root */
+};
+
+/* A transfer that counts has been exported: from now on it is a file alone. The path stays valid until
+ * user_forget. x is not NULL. */
+void user_export(struct user *x, uint64_t bytes, struct user_file *f, const char *path);
+/* Counts one that was exported before the start. x is not NULL. */
+void user_keep(struct user *x, struct user_file *f, const char *path);
+/* The export counts no more, if it still did. */
+void user_forget(struct user *x, struct user_file *f);
+/* Open ones and exports. */
+uint64_t user_files_count(const struct user *x);
+/* With transfer.files_user_max reached: looks for some of the exports, the least recently looked for
+ * first; those that are gone count no more. Blocks for as long as that takes. */
+void user_look(struct user *x, const struct store *s, uint64_t now_ms);
 
 /* --- connections ------------------------------------------------------------------------------ */
 

@@ -124,6 +124,13 @@ static void choose(void)
 	w.disk.short_write = ONE_OF(0, 300, 3000);
 	w.reactors = ONE_OF(1, 1, 2);
 	w.verify_threads = ONE_OF(1, 1, 2);
+	/* As many as there can be, each file's export and its next generation: a count that goes on
+	 * when its file does not is met as a refusal without end. By no draw of its own, so that the
+	 * seeds that were kept stay what they were. */
+	if (w.load.files > 1) {
+		w.daemon.transfer.files_client_max = 2 * w.load.files;
+		w.daemon.transfer.files_user_max = 2 * w.load.files * w.load.clients;
+	}
 	w.model = (struct model_conf){.faults = w.faults || w.daemon.transfer.extents_max < 64,
 		.power = w.daemon.durability == CONF_POWER,
 		.ttl_ns = w.daemon.transfer.ttl_max_s * SIM_S - SIM_S};

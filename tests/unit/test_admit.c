@@ -1,7 +1,11 @@
 /*
  * What a user's transfers count, over its client ids: from the command that opens one to its end,
  * through generations, and over a restart. Per client id it is in tests/e2e/test_init.py.
+ *
+ * And the files of a client id and of a user: exports count on until they are forgotten, or found to
+ * be gone.
  */
+#include <sys/stat.h>
 #include "upload_commands.h"
 #include "user.h"
 
@@ -286,4 +290,301 @@ Test(admit, a_restart_keeps_users)
 Test(admit, a_restart_from_a_checkpoint_keeps_users)
 {
 	restart_keeps_users(true);
+}
+
+/* ---- files ---- */
+
+enum { FILES_MAX = 200, LOOKS_MAX = 64, PROBE = FILES_MAX + 1 };
+
+/* The nth file of a client id. */
+static struct upload_id file_of(int client, int n)
+{
+	static char names[PROBE + 1][8];
+	snprintf(names[n], sizeof(names[n]), "n%d", n);
+	struct upload_id id = ids[client];
+	id.fileid = names[n];
+	id.fileid_bytes = (uint32_t)strlen(names[n]);
+	return id;
+}
+
+static struct caught do_open(struct bench *b, int client, int n)
+{
+	struct upload_id id = file_of(client, n);
+	return do_init_of(b, &id, name_a);
+}
+
+static void do_export(struct bench *b, int client, int n)
+{
+	struct upload_id id = file_of(client, n);
+	assert_ok(do_open(b, client, n));
+	assert_ok(do_fin_of(b, &id, 0, NULL));
+}
+
+static void do_exports(struct bench *b, int client, int count)
+{
+	for (int n = 0; n < count; n++)
+		do_export(b, client, n);
+}
+
+static void assert_no_room(struct bench *b, int client)
+{
+	assert_fails(do_open(b, client, PROBE), 0x97, "quota_exceeded");
+}
+
+/* Opens one, and takes that back. */
+static void assert_room(struct bench *b, int client)
+{
+	struct upload_id id = file_of(client, PROBE);
+	assert_ok(do_open(b, client, PROBE));
+	assert_ok(do_abort_of(b, &id));
+}
+
+/* Its consumer takes it, with or without the directory. */
+static void take(struct bench *b, int client, int n, bool with_dir)
+{
+	char path[160];
+	struct upload_id id = file_of(client, n);
+	int bytes = snprintf(path, sizeof(path), "%s/export/%.3s/%s/a", b->dir, id.clientid, id.fileid);
+	cr_assert_eq(unlink(path), 0, "%s", path);
+	if (!with_dir)
+		return;
+	strcpy(path + bytes - 1, ".manifest.json");
+	cr_assert_eq(unlink(path), 0);
+	path[bytes - 2] = 0;
+	cr_assert_eq(rmdir(path), 0);
+}
+
+static void assert_files(const struct bench *b, struct user *x, uint64_t of_clients, uint64_t of_user)
+{
+	cr_expect_eq(accounts_files_count(&b->rt.uploads->accounts), of_clients, "%lu, not %lu",
+		accounts_files_count(&b->rt.uploads->accounts), of_clients);
+	if (x)
+		cr_expect_eq(user_files_count(x), of_user, "%lu, not %lu", user_files_count(x), of_user);
+}
+
+Test(admit, files_of_a_client_are_so_many)
+{
+	struct bench b;
+	bench_init(&b);
+	set_user(NULL);
+	b.conf.transfer.files_client_max = 3;
+	struct upload_id first = file_of(A, 0), third = file_of(A, 2);
+	do_exports(&b, A, 2);
+	assert_ok(do_open(&b, A, 2));
+	assert_no_room(&b, A);
+	assert_fails(do_segment(&b, &first, 0, "x", 1), 0x97, "quota_exceeded"); /* the next generation */
+	assert_fails(do_init_of(&b, &first, name_b), 0x97, "quota_exceeded");
+	assert_room(&b, B);
+	assert_files(&b, NULL, 3, 0);
+	assert_ok(do_abort_of(&b, &third));
+	assert_ok(do_segment(&b, &first, 0, "x", 1));
+	assert_no_room(&b, A);
+	assert_ok(do_abort_of(&b, &first));
+	assert_ok(do_segment(&b, &first, 0, "x", 1));
+	assert_no_room(&b, A);
+	assert_ok(do_fin_of(&b, &first, 1, NULL)); /* it takes the place of the generation before */
+	assert_files(&b, NULL, 2, 0);
+	assert_ok(do_open(&b, A, 2));
+	assert_no_room(&b, A);
+	bench_fini(&b);
+}
+
+Test(admit, files_that_are_gone_do_not_count)
+{
+	struct bench b;
+	bench_init(&b);
+	struct user *x = enter(&b, "x");
+	set_user(x);
+	b.conf.transfer.files_client_max = b.conf.transfer.files_user_max = 3;
+	do_exports(&b, A, 3);
+	assert_no_room(&b, A);
+	take(&b, A, 2, false);
+	assert_files(&b, x, 3, 3); /* nobody has looked yet */
+	assert_room(&b, A);
+	assert_files(&b, x, 2, 2);
+	take(&b, A, 0, true);
+	take(&b, A, 1, true);
+	do_export(&b, A, 3);
+	assert_files(&b, x, 3, 3);
+	assert_room(&b, A);
+	assert_files(&b, x, 1, 1);
+	take(&b, A, 3, true);
+	b.conf.transfer.files_client_max = b.conf.transfer.files_user_max = 1;
+	assert_room(&b, A);
+	assert_files(&b, x, 0, 0);
+	cr_expect_eq(b.rt.uploads->accounts.count, 0);
+	user_leave(x);
+	cr_expect_eq(users_count(b.rt.store->users), 0);
+	bench_fini(&b);
+}
+
+/* A refusal looks for so many and no more; the next one goes on behind them. */
+static void looks_are_bounded(bool of_user)
+{
+	struct bench b;
+	bench_init(&b);
+	struct user *x = enter(&b, "x");
+	set_user(x);
+	*(of_user ? &b.conf.transfer.files_user_max : &b.conf.transfer.files_client_max) = FILES_MAX;
+	do_exports(&b, A, FILES_MAX);
+	take(&b, A, FILES_MAX - 1, false);
+	for (int looked = LOOKS_MAX; looked < FILES_MAX; looked += LOOKS_MAX)
+		assert_no_room(&b, A);
+	assert_room(&b, A);
+	do_export(&b, A, FILES_MAX);
+	int next = 4 * LOOKS_MAX - FILES_MAX; /* the last look went on with the first ones */
+	take(&b, A, next + LOOKS_MAX, false);
+	assert_no_room(&b, A);
+	assert_room(&b, A);
+	user_leave(x);
+	bench_fini(&b);
+}
+
+Test(admit, looks_for_a_clients_files_are_bounded)
+{
+	looks_are_bounded(false);
+}
+
+Test(admit, looks_for_a_users_files_are_bounded)
+{
+	looks_are_bounded(true);
+}
+
+/* Whichever client has exported what is gone by now. */
+Test(admit, files_of_a_user_are_so_many)
+{
+	struct bench b;
+	bench_init(&b);
+	struct user *x = enter(&b, "x"), *y = enter(&b, "y");
+	set_user(x);
+	b.conf.transfer.files_user_max = 4;
+	do_exports(&b, A, 2);
+	do_exports(&b, B, 1);
+	assert_ok(do_open(&b, B, 1));
+	for (int i = 0; i < IDS; i++)
+		assert_no_room(&b, i);
+	struct upload_id first = file_of(A, 0);
+	assert_fails(do_segment(&b, &first, 0, "x", 1), 0x97, "quota_exceeded");
+	assert_files(&b, x, 1, 4);
+	take(&b, A, 1, true);
+	assert_room(&b, C);
+	assert_files(&b, x, 1, 3);
+	set_user(y);
+	do_exports(&b, C, 4); /* y's are its own */
+	assert_no_room(&b, A);
+	assert_ok(do_segment(&b, &(struct upload_id){first.clientid, first.clientid_bytes, first.fileid,
+		first.fileid_bytes, x}, 0, "x", 1));
+	assert_files(&b, x, 2, 4);
+	assert_ok(do_fin_of(&b, &first, 1, NULL));
+	assert_files(&b, x, 1, 3);
+	set_user(NULL);
+	do_exports(&b, B, 1); /* of no user: a replay */
+	assert_room(&b, B);
+	user_leave(x);
+	user_leave(y);
+	cr_expect_eq(users_count(b.rt.store->users), 2, "their exports refer to them");
+	bench_fini(&b);
+}
+
+/* Its time, which is 0 by now, is over. */
+static void age(struct bench *b, int client, int n)
+{
+	struct upload_id id = file_of(client, n);
+	struct transfer *t = transfer_find(b->rt.uploads, &id);
+	t->active_ms = 0;
+	timers_arm(&b->rt.timers, &t->ttl, 0);
+	timers_expire(&b->rt.timers, ring_now_ms(b->rt.ring));
+	cr_expect_null(transfer_find(b->rt.uploads, &id));
+	settle(b);
+}
+
+/* Over the window of replays, and over their number. */
+Test(admit, what_is_forgotten_does_not_count)
+{
+	struct bench b;
+	bench_init(&b);
+	struct user *x = enter(&b, "x");
+	set_user(x);
+	b.conf.transfer.files_client_max = b.conf.transfer.files_user_max = 3;
+	b.conf.transfer.replay_max = 2;
+	do_exports(&b, A, 6);
+	assert_files(&b, x, 2, 2);
+	b.conf.transfer.replay_max = 10;
+	do_export(&b, A, 6);
+	assert_no_room(&b, A);
+	b.conf.transfer.replay_window_s = 0;
+	age(&b, A, 6);
+	assert_files(&b, x, 2, 2);
+	user_leave(x);
+	bench_fini(&b);
+}
+
+/* An open transfer that expires. */
+Test(admit, what_expires_does_not_count)
+{
+	struct bench b;
+	bench_init(&b);
+	struct user *x = enter(&b, "x");
+	set_user(x);
+	b.conf.transfer.files_client_max = b.conf.transfer.files_user_max = 1;
+	assert_ok(do_open(&b, A, 0));
+	assert_no_room(&b, A);
+	b.conf.transfer.ttl_min_s = b.conf.transfer.ttl_max_s = 0;
+	age(&b, A, 0);
+	assert_files(&b, x, 0, 0);
+	assert_room(&b, A);
+	user_leave(x);
+	bench_fini(&b);
+}
+
+static void restart_keeps_files(bool from_checkpoint)
+{
+	struct bench b;
+	bench_init(&b);
+	struct user *x = enter(&b, "x");
+	set_user(x);
+	b.conf.transfer.files_client_max = b.conf.transfer.files_user_max = 10;
+	struct upload_id first = file_of(A, 0), second = file_of(A, 1);
+	do_exports(&b, A, 3);
+	do_exports(&b, B, 1);
+	assert_ok(do_segment(&b, &first, 0, "x", 1)); /* open, beside the export */
+	assert_ok(do_segment(&b, &second, 0, "x", 1));
+	assert_ok(do_fin_of(&b, &second, 1, NULL)); /* exported, in its place */
+	assert_files(&b, x, 5, 5);
+	user_leave(x);
+	if (from_checkpoint)
+		bench_restart(&b);
+	b.conf.transfer.files_client_max = b.conf.transfer.files_user_max = 2; /* less than there is */
+	bench_restart(&b);
+	cr_expect_eq(users_count(b.rt.store->users), 1);
+	x = enter(&b, "x");
+	set_user(x);
+	assert_files(&b, x, 5, 5);
+	assert_no_room(&b, A);
+	assert_no_room(&b, C);
+	assert_ok(do_fin_of(&b, &first, 1, NULL)); /* what is open goes on */
+	assert_files(&b, x, 4, 4);
+	take(&b, B, 0, true);
+	take(&b, A, 2, true);
+	assert_no_room(&b, A); /* two are left */
+	assert_files(&b, x, 3, 3);
+	b.conf.transfer.files_client_max = b.conf.transfer.files_user_max = 3;
+	assert_room(&b, A);
+	assert_files(&b, x, 3, 2);
+	user_leave(x);
+	b.conf.transfer.files_client_max = b.conf.transfer.files_user_max = 0;
+	bench_restart(&b);
+	cr_expect_eq(users_count(b.rt.store->users), 0);
+	assert_files(&b, NULL, 0, 0);
+	bench_fini(&b);
+}
+
+Test(admit, a_restart_keeps_files)
+{
+	restart_keeps_files(false);
+}
+
+Test(admit, a_restart_from_a_checkpoint_keeps_files)
+{
+	restart_keeps_files(true);
 }

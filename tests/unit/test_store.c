@@ -462,3 +462,34 @@ Test(space, no_more_are_staged_than_allowed)
 	conf.transfer.staged_bytes_max = ROOM * MIB;
 	reserve_at_once(&s->staged_bytes, ROOM * MIB);
 }
+
+/* --- exports ---------------------------------------------------------------------------------- */
+
+Test(store, an_export_is_gone_when_nothing_is_there)
+{
+	cr_assert_eq(store_open(&conf, &s, error, sizeof(error)), 0, "%s", error);
+	cr_expect(store_export_is_gone(s, "dir/file"));
+	cr_assert_eq(mkdir(in_data("export/dir"), 0700), 0);
+	cr_expect(store_export_is_gone(s, "dir/file"));
+	close(openat(s->export_fd, "dir/file", O_WRONLY | O_CREAT, 0));
+	cr_expect_not(store_export_is_gone(s, "dir/file"));
+	cr_expect(store_export_is_gone(s, "dir/file/below"));
+	char name[NAME_MAX + 2];
+	memset(name, 'n', sizeof(name) - 1);
+	name[sizeof(name) - 1] = 0;
+	cr_expect_not(store_export_is_gone(s, name), "an error says nothing");
+}
+
+/* Bounded in one go, and over time. */
+Test(store, looks_are_bounded)
+{
+	struct pace p = {0};
+	uint64_t looks = 0;
+	cr_expect_eq(store_take_looks(&p, 0, now_ms), 0);
+	cr_expect_eq(store_take_looks(&p, 3, now_ms), 3);
+	cr_expect_eq(store_take_looks(&p, 1000, now_ms), 64);
+	p = (struct pace){0};
+	for (uint64_t ms = 0; ms < 10000; ms++)
+		looks += store_take_looks(&p, 100000, now_ms + ms);
+	cr_expect(looks >= 10 * 1024 && looks <= 11 * 1024 + 64, "%lu in ten seconds", looks);
+}

@@ -1,13 +1,17 @@
 /*
  * user.h: accounts come and go with those who refer to them, limits hold also when several threads
- * count at once, and a user's connections share its rates.
+ * count at once, exports that are gone are found, and a user's connections share its rates.
  */
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "store.h"
 #include "user.h"
 
 enum { THREADS = 4, STEPS = 1000000 };
@@ -88,6 +92,8 @@ Test(user, nothing_is_held_against_nobody)
 	user_release_more(NULL, 1);
 	user_count(NULL, 1);
 	user_release(NULL, 1);
+	user_forget(NULL, NULL);
+	user_look(NULL, NULL, now_ms);
 	user_connect(NULL, &own);
 	user_take_bytes(NULL, &own, 1 << 30, now_ms);
 	user_take_packet(NULL, &own, MQTT_PUBLISH, now_ms);
@@ -222,6 +228,122 @@ Test(user, limits_hold_over_threads)
 	cr_expect_eq(users_count(shared), 0);
 	users_free(shared);
 }
+
+/* ---- exports ---- */
+
+enum { EXPORTS = 100 };
+
+static const struct conf of_files = {.transfer = {.files_user_max = EXPORTS}};
+
+/* An export directory in which the names with an even number are. */
+struct dir {
+	char path[32], names[EXPORTS][8];
+	struct store store;
+};
+
+static void dir_make(struct dir *d)
+{
+	*d = (struct dir){.path = "/tmp/sluice-user-XXXXXX"};
+	cr_assert_not_null(mkdtemp(d->path));
+	d->store.export_fd = open(d->path, O_RDONLY | O_DIRECTORY);
+	for (int i = 0; i < EXPORTS; i++) {
+		snprintf(d->names[i], sizeof(d->names[i]), "n%d", i);
+		if (i % 2 == 0)
+			close(openat(d->store.export_fd, d->names[i], O_WRONLY | O_CREAT, 0600));
+	}
+}
+
+static void dir_remove(struct dir *d)
+{
+	for (int i = 0; i < EXPORTS; i += 2)
+		(void)unlinkat(d->store.export_fd, d->names[i], 0);
+	close(d->store.export_fd);
+	cr_assert_eq(rmdir(d->path), 0);
+}
+
+Test(user, limits_on_files)
+{
+	static struct user_file files[EXPORTS];
+	struct users *us = users_of(&of_files);
+	struct user *x = user_enter(us, str("x"));
+	struct dir d;
+	dir_make(&d);
+	for (int i = 0; i < EXPORTS - 1; i++) {
+		cr_assert_null(user_reserve(x, 7));
+		user_export(x, 7, &files[i], d.names[i]);
+	}
+	user_look(x, &d.store, now_ms);
+	cr_expect_eq(user_files_count(x), EXPORTS - 1, "the limit is not reached");
+	cr_expect_null(user_reserve(x, 7));
+	cr_expect_str_eq(user_reserve(x, 0), "transfer.files_user_max");
+	cr_expect_eq(user_files_count(x), EXPORTS);
+	user_look(x, &d.store, now_ms);
+	cr_expect_eq(user_files_count(x), EXPORTS - 32, "of 64 half is gone");
+	cr_expect_null(user_reserve(x, 0));
+	user_release(x, 0);
+	for (int i = 0; i < EXPORTS - 1; i++)
+		user_forget(x, &files[i]);
+	cr_expect_eq(user_files_count(x), 1);
+	user_release(x, 7);
+	user_keep(x, &files[0], d.names[0]);
+	cr_expect_eq(user_files_count(x), 1);
+	user_forget(x, &files[0]);
+	user_leave(x);
+	cr_expect_eq(users_count(us), 0);
+	users_free(us);
+	dir_remove(&d);
+}
+
+/* Each has exports that it forgets again, while any of them may be looking for any of these. */
+static struct dir shared_dir;
+
+static void *export_and_forget(void *arg)
+{
+	struct user_file files[EXPORTS / 2];
+	unsigned seed = (unsigned)(uintptr_t)arg;
+	bool is_there[EXPORTS / 2] = {false};
+	struct user *x = user_enter(shared, str("x"));
+	pthread_barrier_wait(&together);
+	for (uint64_t i = 0; i < STEPS / 20; i++) {
+		uint32_t n = (uint32_t)rand_r(&seed) % (EXPORTS / 2);
+		if (is_there[n]) {
+			user_forget(x, &files[n]);
+			memset(&files[n], 0x5a, sizeof(files[n]));
+			is_there[n] = false;
+			continue;
+		}
+		user_look(x, &shared_dir.store, now_ms + i * 100);
+		if (user_reserve(x, 7))
+			continue;
+		if (atomic_fetch_add(&reserved_count, 1) % 3 == 0) {
+			user_release(x, 7);
+			continue;
+		}
+		files[n] = (struct user_file){0};
+		user_export(x, 7, &files[n], shared_dir.names[rand_r(&seed) % EXPORTS]);
+		is_there[n] = true;
+	}
+	for (uint32_t n = 0; n < EXPORTS / 2; n++) {
+		if (is_there[n])
+			user_forget(x, &files[n]);
+	}
+	user_leave(x);
+	return NULL;
+}
+
+Test(user, threads_look_for_what_others_forget)
+{
+	static const struct conf tight = {.transfer = {.files_user_max = EXPORTS / 4}};
+	dir_make(&shared_dir);
+	shared = users_of(&tight);
+	run_threads(export_and_forget);
+	cr_expect_gt(reserved_count, STEPS / 100);
+	cr_expect_eq(users_count(shared), 0, "and none of its files was left: that is asserted");
+	users_free(shared);
+	dir_remove(&shared_dir);
+}
+
+/* ---- rates of several threads ---- */
 
 static void *take_messages(void *arg)
 {
