@@ -34,6 +34,7 @@ struct conf {
 		uint32_t connections_max;      /* connections_max: 100000 */
 		uint32_t connections_address_max; /* connections_address_max: 0 = no limit */
 		uint32_t connect_rate;         /* connect_rate: 0 = no limit; per second, daemon */
+		uint32_t connect_rate_address; /* connect_rate_address: 0 = no limit; per second */
 		uint32_t connect_timeout_ms;   /* connect_timeout: 10s */
 		uint32_t takeover_timeout_ms;  /* takeover_timeout: 1s, for what the client id's old
 						* connection has sent */

@@ -71,6 +71,7 @@ const struct conf_key conf_keys[] = {
 	COUNT("mqtt.connections_max", mqtt.connections_max, "100000", 1, 10000000),
 	COUNT("mqtt.connections_address_max", mqtt.connections_address_max, "0", 0, 10000000),
 	COUNT("mqtt.connect_rate", mqtt.connect_rate, "0", 0, 10000000),
+	COUNT("mqtt.connect_rate_address", mqtt.connect_rate_address, "0", 0, 10000000),
 	MILLIS("mqtt.connect_timeout", mqtt.connect_timeout_ms, "10s", 100, HOUR * 1000),
 	MILLIS("mqtt.takeover_timeout", mqtt.takeover_timeout_ms, "1s", 0, HOUR * 1000),
 	SECONDS("mqtt.keep_alive_max", mqtt.keep_alive_max_s, "0s", 0, UINT16_MAX),

@@ -369,11 +369,18 @@ static const char *limit_reached(struct reactor *rt, int fd, struct address **re
 		return "mqtt.connections_max";
 	if (!conns_may_take_descriptor(rt, false))
 		return "descriptors";
-	if (conf->mqtt.connections_address_max == 0)
+	if (conf->mqtt.connections_address_max == 0 && conf->mqtt.connect_rate_address == 0)
 		return NULL;
 	sock_peer_address(fd, bytes);
-	*ret = address_enter(bytes, conf->mqtt.connections_address_max);
-	return *ret ? NULL : "mqtt.connections_address_max";
+	if (conf->mqtt.connections_address_max > 0) {
+		*ret = address_enter(bytes, conf->mqtt.connections_address_max);
+		if (!*ret)
+			return "mqtt.connections_address_max";
+	}
+	if (conf->mqtt.connect_rate_address > 0 &&
+		!address_take_rate(bytes, conf->mqtt.connect_rate_address, ring_now_ms(rt->ring)))
+		return "mqtt.connect_rate_address";
+	return NULL;
 }
 
 static void refuse(struct reactor *rt, int fd, const char *limit)
@@ -387,7 +394,7 @@ static void refuse(struct reactor *rt, int fd, const char *limit)
 	sys_close(fd);
 }
 
-void conn_accept(struct reactor *rt, int fd, bool is_power)
+bool conn_accept(struct reactor *rt, int fd, bool is_power)
 {
 	struct address *address = NULL;
 	struct conn *c = NULL;
@@ -397,7 +404,7 @@ void conn_accept(struct reactor *rt, int fd, bool is_power)
 	if (!c) {
 		refuse(rt, fd, limit);
 		address_leave(address);
-		return;
+		return false;
 	}
 	c->address = address;
 	sock_setup(fd);
@@ -416,6 +423,7 @@ void conn_accept(struct reactor *rt, int fd, bool is_power)
 	STAT_ADD(rt, connections_total, 1);
 	conn_watch(c);
 	conn_run(c);
+	return true;
 }
 
 static void on_arrived(struct op *op)

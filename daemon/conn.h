@@ -162,8 +162,8 @@ void conns_drain(struct conns *cs);
 void conns_end_all(struct conns *cs);
 
 /* --- conn.c --- */
-/* Takes over fd. */
-void conn_accept(struct reactor *rt, int fd, bool is_power);
+/* Takes over fd. False: a limit stands against it, or there is no memory; it is closed. */
+bool conn_accept(struct reactor *rt, int fd, bool is_power);
 /* Ends it: takes it out of everything, sends DISCONNECT with `reason` to a v5 client (0: no word),
  * and closes it. with_will: the session's will is published. Idempotent. */
 void conn_end(struct conn *c, uint8_t reason, bool with_will);

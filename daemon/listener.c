@@ -5,7 +5,8 @@
  *
  * With mqtt.connect_rate they are accepted one by one, and none while the daemon is over it: what
  * comes too fast waits in the backlog, where it costs nothing but its place. A multishot operation
- * would empty that as soon as it began.
+ * would empty that as soon as it began. What is refused when it was accepted takes nothing of the
+ * rate: else one address over its own, mqtt.connect_rate_address, would keep all others waiting.
  */
 #include "listener.h"
 
@@ -50,16 +51,20 @@ static void rate_take(const struct listener *l)
 	} while (!atomic_compare_exchange_weak(&connects_until_ns, &was, p.until_ns));
 }
 
+static void take_one(struct listener *l, int fd)
+{
+	if (conn_accept(l->rt, fd, l->is_power) && l->rt->conf->mqtt.connect_rate)
+		rate_take(l);
+}
+
 /* Takes what waits behind the one that was accepted, as far as the rate lets it. */
 static void take_batch(struct listener *l)
 {
-	rate_take(l);
 	for (uint32_t i = 1; i < BATCH_MAX && rate_wait_ns(l) == 0; i++) {
 		int fd = sock_accept(l->fd);
 		if (fd < 0)
 			return;
-		rate_take(l);
-		conn_accept(l->rt, fd, l->is_power);
+		take_one(l, fd);
 	}
 }
 
@@ -102,7 +107,7 @@ static void on_accepted(struct op *op)
 	if (op->res >= 0 && l->rt->stopping)
 		sys_close(op->res);
 	else if (op->res >= 0)
-		conn_accept(l->rt, op->res, l->is_power);
+		take_one(l, op->res);
 	if (op->more)
 		return;
 	if (l->rt->stopping) {

@@ -1,4 +1,5 @@
-"""limits: how fast a client is read, and how many connections an address may have."""
+"""limits: how fast a client is read, how many connections an address may have, and how fast it makes
+them."""
 
 import socket
 import time
@@ -140,3 +141,63 @@ def test_connect_rate(t):
     took = time.monotonic() - start
     yes(1.8 <= took <= 8, f"150 connections at 50/s, of which 50 at once, took {took:.2f} s")
     yes("mqtt.connect_rate is reached per_s=50" in d.log(), "the log says so")
+
+
+def come_in(d, address):
+    """A connection from there, once it is in; None: it was closed."""
+    s = socket.create_connection(("127.0.0.1", d.port), 5, (address, 0))
+    try:
+        s.sendall(connect_packet(f"from{address}-{s.getsockname()[1]}"))
+        if s.recv(1) == b"\x20":
+            return s
+    except ConnectionError:
+        pass
+    s.close()
+    return None
+
+
+@cases(reactors=[1, 2])
+def test_connect_rate_of_an_address(t, reactors):
+    """In all reactors together; what is over it is closed, and what was closed does not count. Another
+    address is none the worse."""
+    d = t.daemon("mqtt.connect_rate_address=5", f"reactors={reactors}")
+    start, here = time.monotonic(), 0
+    for at in range(200):
+        c = come_in(d, "127.0.0.2")
+        here += c is not None
+        if at % 50 == 0:
+            yes(come_in(d, f"127.0.0.{3 + at // 50}"), "another address is let in")
+    took = time.monotonic() - start
+    yes(5 <= here <= 6 + 5 * took, f"{here} of 200 got in, in {took:.2f} s at 5/s")
+    lines = [line for line in d.log().splitlines() if "limit=mqtt.connect_rate_address" in line]
+    yes(1 <= len(lines) <= reactors * (took + 2) and "warn connection refused peer=127.0.0.2:" in lines[0],
+        f"the log says so, not too often: {lines[:5]}")
+    until(lambda: come_in(d, "127.0.0.2"), "after a moment it is let in again", 3)
+
+
+@limit(60)
+def test_an_address_over_its_rate_takes_nothing_of_the_daemons(t):
+    """Though the daemon accepts few, those that are refused do not count among them."""
+    d = t.daemon("mqtt.connect_rate=20", "mqtt.connect_rate_address=10")
+    start = time.monotonic()
+    flood = [socket.create_connection(("127.0.0.1", d.port), 5, ("127.0.0.2", 0)) for _ in range(400)]
+    yes(all(come_in(d, f"127.0.0.{at}") for at in range(10, 15)), "others are let in")
+    took = time.monotonic() - start
+    yes(took < 4 * t.slow, f"it took them {took:.2f} s behind 400")
+    for s in flood:
+        s.close()
+
+
+@cases(rate=[4, 1], most=[2, 4])
+def test_connect_rate_and_connections_of_an_address(t, rate, most):
+    """Both limits at once: what one refuses does not count for the other."""
+    d = t.daemon(f"mqtt.connect_rate_address={rate}", f"mqtt.connections_address_max={most}")
+    here = [come_in(d, "127.0.0.2") for _ in range(30)]
+    yes(min(most, rate + 1) <= sum(c is not None for c in here) <= most, "connections")
+    for c in here:
+        if c:
+            c.close()
+    until(lambda: come_in(d, "127.0.0.2"), "who left has made room", 5)
+    if most < rate:
+        yes("limit=mqtt.connections_address_max" in d.log() and "connect_rate_address" not in d.log(),
+            "refused for their number alone")

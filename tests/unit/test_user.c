@@ -333,7 +333,7 @@ static void *export_and_forget(void *arg)
 
 Test(user, threads_look_for_what_others_forget)
 {
-	static const struct conf tight = {.transfer = {.files_user_max = EXPORTS / 4}};
+	static const struct conf tight = {.transfer = {.files_user_max = 8}};
 	dir_make(&shared_dir);
 	shared = users_of(&tight);
 	run_threads(export_and_forget);
