@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "ring.h"
 #include "store.h"
 #include "user.h"
 
@@ -261,6 +262,18 @@ static void dir_remove(struct dir *d)
 	cr_assert_eq(rmdir(d->path), 0);
 }
 
+/* What happens elsewhere while a file is looked for. */
+static void (*meanwhile)(const char *path);
+
+int __real_sys_stat_at(int dir_fd, const char *path, struct sys_stat *ret);
+int __wrap_sys_stat_at(int dir_fd, const char *path, struct sys_stat *ret);
+int __wrap_sys_stat_at(int dir_fd, const char *path, struct sys_stat *ret)
+{
+	if (meanwhile)
+		meanwhile(path);
+	return __real_sys_stat_at(dir_fd, path, ret);
+}
+
 Test(user, limits_on_files)
 {
 	static struct user_file files[EXPORTS];
@@ -292,6 +305,47 @@ Test(user, limits_on_files)
 	cr_expect_eq(users_count(us), 0);
 	users_free(us);
 	dir_remove(&d);
+}
+
+static struct user *looker;
+static struct user_file looked[EXPORTS];
+static struct dir looked_dir;
+static uint32_t looks;
+
+/* Its own reactor forgets it, and what it lay in becomes something else; another one starts to look. */
+static void forget_it(const char *path)
+{
+	struct user_file *f = &looked[atoi(path + 1)];
+	looks++;
+	user_forget(looker, f);
+	memset(f, 0x5a, sizeof(*f));
+	user_look(looker, &looked_dir.store, now_ms + 10000);
+}
+
+Test(user, forgotten_while_it_is_looked_for)
+{
+	struct users *us = users_of(&of_files);
+	looker = user_enter(us, str("x"));
+	dir_make(&looked_dir);
+	for (int i = 0; i < EXPORTS; i++)
+		user_keep(looker, &looked[i], looked_dir.names[i]);
+	cr_assert_null(user_reserve(user_enter(us, str("y")), 0), "another user's are its own");
+	user_count(looker, 0);
+	meanwhile = forget_it;
+	user_look(looker, &looked_dir.store, now_ms);
+	cr_expect_eq(looks, 64, "one at a time: %u", looks);
+	cr_expect_eq(user_files_count(looker), EXPORTS - 64 + 1, "those that are there, and those that are not");
+	meanwhile = NULL;
+	user_count(looker, 0);
+	for (int i = 64; i < EXPORTS; i++)
+		user_forget(looker, &looked[i]);
+	user_release(looker, 0);
+	user_release(looker, 0);
+	cr_expect_eq(user_files_count(looker), 0);
+	user_leave(looker);
+	cr_expect_eq(users_count(us), 1);
+	users_free(us);
+	dir_remove(&looked_dir);
 }
 
 /* Each has exports that it forgets again, while any of them may be looking for any of these. */
