@@ -299,7 +299,7 @@ enum { FILES_MAX = 200, LOOKS_MAX = 64, PROBE = FILES_MAX + 1 };
 /* The nth file of a client id. */
 static struct upload_id file_of(int client, int n)
 {
-	static char names[PROBE + 1][8];
+	static char names[PROBE + 1][16];
 	snprintf(names[n], sizeof(names[n]), "n%d", n);
 	struct upload_id id = ids[client];
 	id.fileid = names[n];

@@ -175,7 +175,7 @@ static bool begin_planned(struct client *cl, struct buf *buf, uint32_t *used)
 		free(data);
 		return true;
 	}
-	if (is_large && once_in(2))
+	if (is_large && *used < BUFFER_BYTES && once_in(2))
 		prefix = any(min_of(min_of(bytes, PREFIX_BYTES_MAX), BUFFER_BYTES - *used));
 	memcpy(buf->data + *used, data, is_large ? prefix : bytes);
 	if (is_large) {

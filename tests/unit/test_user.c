@@ -238,7 +238,7 @@ static const struct conf of_files = {.transfer = {.files_user_max = EXPORTS}};
 
 /* An export directory in which the names with an even number are. */
 struct dir {
-	char path[32], names[EXPORTS][8];
+	char path[32], names[EXPORTS][16];
 	struct store store;
 };
 
