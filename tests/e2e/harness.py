@@ -228,11 +228,10 @@ class Daemon:
         return sorted(found, key=lambda p: int(p.name[len(stem) + 1:] or 0))
 
     def exported_files(self):
-        """Every file below export/, manifests and the daemon's lock not counted."""
-        if not self.export_root.is_dir():
-            return []
-        return sorted(p for p in self.export_root.rglob("*")
-                      if p.is_file() and p.name not in (".manifest.json", ".sluice-lock"))
+        """Every file below export/, manifests and the daemon's lock not counted. Directories may go
+        meanwhile, as with export.retention."""
+        return sorted(Path(parent) / name for parent, _, names in os.walk(self.export_root)
+                      for name in names if name not in (".manifest.json", ".sluice-lock"))
 
     def staged_files(self):
         staging = self.data / "staging"
