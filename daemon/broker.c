@@ -60,6 +60,8 @@ void broker_free(struct broker *b)
 		while (b->buckets[i] != NULL)
 			session_free(b->buckets[i]);
 	assert(b->trie.count == 0);
+	while (broker_sweep(b))
+		;
 	trie_fini(&b->trie);
 	free(b->buckets);
 	free(b->head);

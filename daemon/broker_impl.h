@@ -35,6 +35,14 @@ struct broker_sums {
 };
 extern struct broker_sums broker_sums;
 
+struct delivery;
+
+struct delivery_list {
+	struct delivery *first, *last;
+	uint32_t count;
+	uint64_t bytes;
+};
+
 struct broker {
 	const struct conf *conf;
 	struct broker_ops ops;
@@ -48,6 +56,7 @@ struct broker {
 	struct message *matching;
 	struct session *matched_first, **matched_end;
 	uint64_t matches;
+	struct delivery_list dropped; /* of sessions and connections that have ended: broker_sweep frees them */
 	uint8_t *head;               /* a PUBLISH up to its payload is encoded here */
 	size_t head_max;
 	struct broker_stats stats;   /* but `subscriptions`, which is the trie's count */
@@ -67,12 +76,6 @@ struct delivery {
 	uint64_t seq;                /* order in which a session got its messages */
 	struct copy copy;
 	uint32_t subids[];           /* copy.subids_count */
-};
-
-struct delivery_list {
-	struct delivery *first, *last;
-	uint32_t count;
-	uint64_t bytes;
 };
 
 struct filter {
@@ -99,7 +102,7 @@ struct session_out {
 
 /* NULL when out of memory. */
 struct session_out *session_out_new(void);
-/* Everything that waits is dropped. The filters must be gone. NULL is fine. */
+/* Everything that waits is dropped, and freed by and by. The filters must be gone. NULL is fine. */
 void session_out_free(struct broker *b, struct session_out *o);
 /* The connection is gone: what was in flight will be sent again, QoS 0 is forgotten. */
 void session_out_disconnect(struct session *s);

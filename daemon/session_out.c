@@ -13,7 +13,9 @@
  *      it must be sent again [MQTT-4.4.0-1].
  *   4. What is in flight counts for the total of the daemon, but not for the session's queue: the
  *      window bounds it.
- *   5. Expired messages are dropped instead of sent, unless sending had begun [MQTT-3.3.2-5].
+ *   5. What goes with a session or a connection is freed by and by, at the latest when the total has
+ *      no room.
+ *   6. Expired messages are dropped instead of sent, unless sending had begun [MQTT-3.3.2-5].
  */
 #include "broker_impl.h"
 
@@ -21,6 +23,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { SWEEP_MAX = 256 }; /* about 50 µs */
 
 enum send_result {
 	SENT,
@@ -89,6 +93,14 @@ static struct delivery *queue_take(struct broker *b, struct delivery_list *l, st
 	return d;
 }
 
+/* All of it, for broker_sweep. */
+static void queue_drop(struct broker *b, struct delivery_list *l)
+{
+	b->stats.queued_messages -= l->count;
+	b->stats.queued_bytes -= l->bytes;
+	list_prepend(&b->dropped, l);
+}
+
 /* ---- deliveries ---- */
 
 static size_t delivery_bytes(const struct copy *copy)
@@ -136,12 +148,17 @@ void session_out_free(struct broker *b, struct session_out *o)
 		return;
 	assert(o->filters == NULL);
 	for (unsigned qos = 0; qos < 2; qos++)
-		while (o->queue[qos].first != NULL)
-			delivery_free(queue_take(b, &o->queue[qos], NULL));
-	while (o->inflight.first != NULL)
-		delivery_free(list_take(&o->inflight, NULL));
+		queue_drop(b, &o->queue[qos]);
+	list_prepend(&b->dropped, &o->inflight);
 	idset_fini(&o->ids);
 	free(o);
+}
+
+bool broker_sweep(struct broker *b)
+{
+	for (uint32_t left = SWEEP_MAX; left > 0 && b->dropped.first != NULL; left--)
+		delivery_free(list_take(&b->dropped, NULL));
+	return b->dropped.first != NULL;
 }
 
 /* ---- sending ---- */
@@ -330,6 +347,8 @@ static bool make_room(struct session *s, const struct message *m, const struct c
 	bool is_sent_now)
 {
 	struct session_out *o = s->out;
+	while (!total_has_room(s, copy) && s->broker->dropped.first != NULL)
+		broker_sweep(s->broker);
 	for (unsigned step = 0;; step++) {
 		if ((is_sent_now || queue_has_room(s, m)) && total_has_room(s, copy))
 			return true;
@@ -387,8 +406,7 @@ void session_out_disconnect(struct session *s)
 {
 	struct session_out *o = s->out;
 	struct broker_stats *stats = &s->broker->stats;
-	while (o->queue[0].first != NULL)
-		delivery_free(queue_take(s->broker, &o->queue[0], NULL));
+	queue_drop(s->broker, &o->queue[0]);
 	for (struct delivery *d = o->inflight.first; d != NULL; d = d->next)
 		d->copy.dup = true;
 	stats->queued_messages += o->inflight.count;

@@ -18,6 +18,9 @@
 #include "answer.h"
 #include "sha256.h"
 
+/* Of a message but its lists and ids, and of an extent in a list. */
+enum { BYTES_USUAL = 512, EXTENT_BYTES_USUAL = 24 };
+
 struct writer {
 	cJSON *object;
 	bool failed;
@@ -147,10 +150,11 @@ static cJSON *writer_take(struct writer *w)
 	return object;
 }
 
-static char *writer_print(struct writer *w, size_t *ret_bytes)
+/* bytes_hint: with so much memory to begin with, it need not be moved. */
+static char *writer_print(struct writer *w, size_t bytes_hint, size_t *ret_bytes)
 {
 	cJSON *object = writer_take(w);
-	char *text = object ? cJSON_PrintUnformatted(object) : NULL;
+	char *text = object ? cJSON_PrintBuffered(object, (int)bytes_hint, false) : NULL;
 
 	cJSON_Delete(object);
 	if (text)
@@ -193,7 +197,7 @@ char *answer_to_json(const struct answer *a, size_t *ret_bytes)
 		put_digest(&w, "actual", a->actual);
 	if (a->has_status)
 		put_status(&w, a);
-	return writer_print(&w, ret_bytes);
+	return writer_print(&w, BYTES_USUAL + a->topic_bytes + a->missing_count * EXTENT_BYTES_USUAL, ret_bytes);
 }
 
 char *answer_event_to_json(const struct answer_event *e, size_t *ret_bytes)
@@ -214,7 +218,7 @@ char *answer_event_to_json(const struct answer_event *e, size_t *ret_bytes)
 		put_string(&w, "reason", e->reason);
 	put_raw(&w, "user_data", e->user_data);
 	put_item(&w, "seconds", cJSON_CreateNumber(e->seconds));
-	return writer_print(&w, ret_bytes);
+	return writer_print(&w, BYTES_USUAL + e->clientid_bytes + e->fileid_bytes, ret_bytes);
 }
 
 char *answer_manifest_to_json(const struct answer_manifest *m, size_t *ret_bytes)
@@ -234,7 +238,7 @@ char *answer_manifest_to_json(const struct answer_manifest *m, size_t *ret_bytes
 	put_time(&w, "exported_at", m->exported_at_ms);
 
 	cJSON *object = writer_take(&w);
-	char *text = object ? cJSON_Print(object) : NULL;
+	char *text = object ? cJSON_PrintBuffered(object, 2 * BYTES_USUAL, true) : NULL;
 	cJSON_Delete(object);
 	if (!text)
 		return NULL;

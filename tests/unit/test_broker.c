@@ -556,6 +556,47 @@ Test(broker, all_sessions_share_a_total)
 	cr_expect_eq(c4.got_count, before + 1);
 }
 
+/* Its messages are freed some at a time; when somebody needs the room, before he is refused. */
+static void check_freed_by_and_by(bool is_needed)
+{
+	struct hello clean = { .clientid = "c1", .clean_start = true };
+	struct session *s = world_join(&w, 0, &c1, "c1", 60);
+	subscribe(s, "c1", 1, 0);
+	world_leave(&w, s, true);
+	w.conf.mqtt.queue_messages_max = 600;
+	for (uint32_t i = 0; i < 600; i++)
+		world_publish(&w, NULL, "c1", "some text", 1);
+	cr_assert_eq(stats(0).queued_messages, 600);
+	uint64_t held = broker_sums.held_bytes, each = held / 600;
+	world_leave(&w, world_connect(&w, 0, &c1, &clean).s, true);
+	cr_expect_eq(stats(0).queued_messages, 0);
+	cr_expect_eq(broker_sums.held_bytes, held);
+	if (is_needed) {
+		w.conf.mqtt.queue_total_bytes_max = held;
+		s = world_join(&w, 0, &c2, "c2", 60);
+		subscribe(s, "c2", 1, 0);
+		world_leave(&w, s, true);
+		world_publish(&w, NULL, "c2", "some text", 1);
+		cr_expect_eq(stats(0).queued_messages, 1);
+		cr_expect_eq(stats(0).dropped, 0);
+	}
+	uint32_t times = 1;
+	while (broker_sweep(w.b[0]))
+		times++;
+	cr_expect_geq(times, is_needed ? 2 : 3);
+	cr_expect_leq(broker_sums.held_bytes, is_needed ? 2 * each : 0);
+}
+
+Test(broker, a_queue_that_ends_is_freed_by_and_by)
+{
+	check_freed_by_and_by(false);
+}
+
+Test(broker, a_queue_that_ended_makes_room)
+{
+	check_freed_by_and_by(true);
+}
+
 Test(broker, a_message_for_many_is_held_once)
 {
 	char payload[1000] = { 0 }, clientid[16];
