@@ -11,6 +11,10 @@
  * then spliced from its first byte and never copied. When it is anything else, or not enough to
  * tell, the ordinary way takes it from the socket (left there, it would make the poll spin).
  *
+ * A receive that the ring makes itself, multishot into provided buffers, would save the calls, and
+ * copy what is to be spliced. With 1 KiB segments and a window of 64 one call brings 63 of them: 8,350
+ * calls in 1.2 s of processor time, which at a microsecond each is less than 1 %.
+ *
  * A budget per turn, of bytes and of time, lets other connections have theirs: what is left of the
  * packets that were read waits in the stash.
  */
