@@ -13,7 +13,9 @@
  * An export counts as a file while it is remembered and lies in the export directory. Nobody says
  * when its consumer takes it away, so the exports of who has reached the limit are looked for, some
  * at a time, beginning with those that were not looked for the longest; what is not there counts no
- * more. Where the limit is not set exports do not count, and nothing of this is kept.
+ * more. After a restart those alone count that are there: else whoever's consumer keeps up would be
+ * refused until all that was ever taken were found to be gone. Where the limit is not set exports do
+ * not count, and nothing of this is kept.
  */
 #include <assert.h>
 #include <errno.h>
@@ -338,13 +340,16 @@ void transfer_count_exported(struct transfer *t)
 void transfer_count_restored(struct transfer *t, struct user *user)
 {
 	const struct conf *conf = t->u->conf;
-	if (conf->transfer.files_client_max)
+	bool of_client = conf->transfer.files_client_max, of_user = user && conf->transfer.files_user_max;
+	if ((!of_client && !of_user) || store_export_is_gone(t->u->store, t->exported.path))
+		return;
+	if (of_client)
 		t->account = account_open(t->u, t->clientid, t->clientid_bytes);
 	if (t->account) {
 		t->account->files_count++;
 		files_push(t->account, t);
 	}
-	if (user && conf->transfer.files_user_max) {
+	if (of_user) {
 		t->user = user_ref(user);
 		user_keep(user, &t->user_file, t->exported.path);
 	}

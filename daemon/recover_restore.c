@@ -68,16 +68,18 @@ static int believe(struct recovery *rc, struct past *p, const struct transfer *t
 	return 0;
 }
 
-/* Counts it as open, or as an export, whatever the limits are by now. 0 or −ENOMEM. */
+/* Counts it as open, or as an export that is still there, whatever the limits are by now. 0 or
+ * −ENOMEM. */
 static int count(const struct recovery *rc, const struct past *p, struct transfer *t, uint64_t reserved)
 {
+	bool is_exported = t->state == TRANSFER_EXPORTED;
 	struct user *user = NULL;
-	if (p->user) {
+	if (p->user && (!is_exported || rc->conf->transfer.files_user_max)) {
 		user = user_enter(rc->store->users, (struct mqtt_str){p->user, p->user_bytes});
 		if (!user)
 			return -ENOMEM;
 	}
-	if (t->state == TRANSFER_EXPORTED) {
+	if (is_exported) {
 		transfer_count_restored(t, user);
 	} else {
 		user_count(user, reserved);

@@ -316,7 +316,7 @@ void transfer_uncount(struct transfer *t);
 /* One that counts as open was exported: what it had as that is released, and it counts on as a file for
  * its client and its user, where transfer.files_client_max and files_user_max are set. */
 void transfer_count_exported(struct transfer *t);
-/* The same for one of before a restart; and the reverse of both. */
+/* The same for one of before a restart, if its file is still there; and the reverse of both. */
 void transfer_count_restored(struct transfer *t, struct user *user);
 void transfer_uncount_exported(struct transfer *t);
 void accounts_free(struct accounts *as);

@@ -10,8 +10,9 @@
  * The client ids of a user belong to several reactors, so its account is shared by them. The table
  * is behind a lock, held for a few loads and stores when a connection or a transfer begins or ends;
  * what is counted is atomic, and who counts keeps a pointer: no segment takes the lock. An account
- * is there while a connection, an open transfer or an export that counts refers to it, so
- * mqtt.connections_max, transfer.open_max and transfer.replay_max bound their number.
+ * is there while a connection, an open transfer or a remembered export refers to it, be that found
+ * to be gone or not; so mqtt.connections_max, transfer.open_max and transfer.replay_max bound their
+ * number.
  *
  * Files: what is open, and the exports that are remembered and still there. Which are gone is found
  * out when the limit is reached, by whichever reactor has come to it, and for those of all reactors:
@@ -74,7 +75,7 @@ struct user_file {
 /* A transfer that counts has been exported: from now on it is a file alone. The path stays valid until
  * user_forget. x is not NULL. */
 void user_export(struct user *x, uint64_t bytes, struct user_file *f, const char *path);
-/* Counts one that was exported before the start. x is not NULL. */
+/* Counts one that was exported before the start and is still there. x is not NULL. */
 void user_keep(struct user *x, struct user_file *f, const char *path);
 /* The export counts no more, if it still did. */
 void user_forget(struct user *x, struct user_file *f);

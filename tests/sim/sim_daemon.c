@@ -210,11 +210,19 @@ static void check_zero(const char *what, uint64_t n)
 		sim_fail("at rest, but %s is %" PRIu64, what, n);
 }
 
+/* Of before the last start, taken by its consumer before that: it counts for nobody. */
+static bool was_taken(const struct transfer *t)
+{
+	return t->state == TRANSFER_EXPORTED && store_export_is_gone(d.store, t->exported.path);
+}
+
 static void check_user(const struct transfer *t)
 {
 	const char *name = load_user_of(t->clientid, t->clientid_bytes);
 	struct mqtt_str got = t->user ? user_name(t->user) : (struct mqtt_str){"", 0};
 	if (!t->is_counted && (t->state != TRANSFER_EXPORTED || d.conf.transfer.files_user_max == 0))
+		name = NULL;
+	if (!t->user && was_taken(t))
 		name = NULL;
 	if (got.bytes != (name ? strlen(name) : 0) || (name && memcmp(name, got.s, got.bytes) != 0))
 		sim_fail("%s %s counts for the user \"%.*s\"", t->clientid, t->fileid, (int)got.bytes, got.s);
@@ -234,7 +242,7 @@ void daemon_check_users(void)
 	}
 }
 
-/* Remembered exports of all reactors, or of one user. */
+/* Remembered exports that count, of all reactors or of one user. */
 static uint64_t count_exports(const struct user *user)
 {
 	uint64_t n = 0;
@@ -242,13 +250,14 @@ static uint64_t count_exports(const struct user *user)
 		const struct uploads *u = d.peers[i]->uploads;
 		for (uint32_t k = 0; k < u->table_size; k++) {
 			for (const struct transfer *t = u->table[k]; t; t = t->hash_next)
-				n += !user || t->user == user;
+				n += user ? t->user == user : t->account || !was_taken(t);
 		}
 	}
 	return n;
 }
 
-/* At rest exports alone are files. The limits are never reached here, so none was found to be gone. */
+/* At rest exports alone are files. The limits are never reached here, so none was found to be gone but
+ * by a restart. */
 static void check_files(void)
 {
 	uint64_t of_clients = 0;

@@ -579,6 +579,43 @@ static void restart_keeps_files(bool from_checkpoint)
 	bench_fini(&b);
 }
 
+/* Their consumer had taken most of them before the restart: who has room gets it at once, though nobody
+ * has looked for them yet. */
+static void restart_finds_what_is_gone(bool of_user)
+{
+	struct bench b;
+	bench_init(&b);
+	struct user *x = enter(&b, "x");
+	set_user(x);
+	b.conf.transfer.files_client_max = b.conf.transfer.files_user_max = FILES_MAX;
+	do_exports(&b, A, FILES_MAX);
+	for (int n = 0; n < FILES_MAX; n++) {
+		if (n != FILES_MAX / 2)
+			take(&b, A, n, n % 2);
+	}
+	user_leave(x);
+	b.conf.transfer.files_client_max = of_user ? 0 : 2;
+	b.conf.transfer.files_user_max = of_user ? 2 : 0;
+	bench_restart(&b);
+	x = enter(&b, "x");
+	set_user(x);
+	assert_files(&b, x, !of_user, of_user);
+	assert_ok(do_open(&b, A, FILES_MAX));
+	assert_no_room(&b, A);
+	user_leave(x);
+	bench_fini(&b);
+}
+
+Test(admit, a_restart_finds_what_is_gone_of_a_client)
+{
+	restart_finds_what_is_gone(false);
+}
+
+Test(admit, a_restart_finds_what_is_gone_of_a_user)
+{
+	restart_finds_what_is_gone(true);
+}
+
 Test(admit, a_restart_keeps_files)
 {
 	restart_keeps_files(false);
