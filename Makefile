@@ -210,7 +210,7 @@ $(BUILD)/unit/test_upload_faults: unit_wraps := $(addprefix -Wl$(comma)--wrap=, 
 	$(addprefix sys_,openat pread pwrite pwritev ftruncate fallocate fsync syncfs mkdirat renameat2) sock_discard)
 
 allocations := malloc calloc realloc strdup strndup
-$(BUILD)/unit/test_user: unit_wraps := -Wl$(comma)--wrap=sys_stat_at
+$(BUILD)/unit/test_admit $(BUILD)/unit/test_user: unit_wraps := $(addprefix -Wl$(comma)--wrap=,sys_mono_ns sys_stat_at)
 $(BUILD)/unit/test_alloc: unit_wraps := $(addprefix -Wl$(comma)--wrap=,free $(allocations))
 $(BUILD)/unit/test_upload_memory: unit_wraps := $(addprefix -Wl$(comma)--wrap=,asprintf sock_discard $(allocations))
 $(BUILD)/unit/test_start_failures: unit_wraps := $(addprefix -Wl$(comma)--wrap=,asprintf free $(allocations) \

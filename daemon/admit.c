@@ -11,9 +11,10 @@
  * then held to the daemon's and the user's limits alone.
  *
  * An export counts as a file while it is remembered and lies in the export directory. Nobody says
- * when its consumer takes it away, so the exports of who has reached the limit are looked for, some
- * at a time, beginning with those that were not looked for the longest; what is not there counts no
- * more. After a restart those alone count that are there: else whoever's consumer keeps up would be
+ * when its consumer takes it away, so the exports of who has reached the limit are looked for until
+ * there is room, some at a time (store.h), beginning with those that were not looked for the longest;
+ * what is not there counts no more. A consumer mostly takes the oldest first, and then each look finds
+ * one that is gone. After a restart those alone count that are there: else whoever's consumer keeps up would be
  * refused until all that was ever taken were found to be gone. Where the limit is not set exports do
  * not count, and nothing of this is kept.
  */
@@ -171,20 +172,22 @@ static void account_leave(struct transfer *t)
 		account_close(t->u, a);
 }
 
-/* With transfer.files_client_max reached: looks for some of the client's exports. Its account may be
- * gone afterwards. */
-static void look_for_files(struct uploads *u, const struct upload_id *id)
+/* With transfer.files_client_max reached: looks for the client's exports until there is room. Its
+ * account may be gone afterwards. */
+static void look_for_files(struct uploads *u, const struct upload_id *id, struct looks *l)
 {
 	uint32_t max = u->conf->transfer.files_client_max;
 	struct account *a = max ? account_find(u, id->clientid, id->clientid_bytes) : NULL;
 	if (!a || a->files_count < max)
 		return;
-	uint32_t n = store_take_looks(&a->looks, a->files_count - a->open_count, ring_now_ms(u->rt->ring));
-	while (n-- > 0) {
+	looks_begin(l, a->files_count - a->open_count);
+	for (bool is_full = true; is_full && a->files && looks_may_go_on(l, &a->looks); ) {
 		struct transfer *t = a->files;
 		if (store_export_is_gone(u->store, t->exported.path)) {
+			is_full = a->files_count > max;
 			transfer_uncount_exported(t);
 		} else {
+			looks_charge(l, &a->looks);
 			files_remove(a, t);
 			files_push(a, t);
 		}
@@ -221,7 +224,8 @@ int transfer_admit(struct uploads *u, const struct upload_id *id, uint64_t bytes
 	const struct conf *conf = u->conf;
 	if (bytes > conf->transfer.file_bytes_max)
 		return -EFBIG;
-	look_for_files(u, id);
+	struct looks l = {.store = u->store, .now_ms = ring_now_ms(u->rt->ring)};
+	look_for_files(u, id, &l);
 	const struct account *a = account_find(u, id->clientid, id->clientid_bytes);
 	if (a && a->open_count >= conf->transfer.open_client_max)
 		return refuse(u, id->clientid, id->clientid_bytes, NULL, "transfer.open_client_max");
@@ -229,8 +233,7 @@ int transfer_admit(struct uploads *u, const struct upload_id *id, uint64_t bytes
 		return refuse(u, id->clientid, id->clientid_bytes, NULL, "transfer.staged_client_max");
 	if (a && conf->transfer.files_client_max && a->files_count >= conf->transfer.files_client_max)
 		return refuse(u, id->clientid, id->clientid_bytes, NULL, "transfer.files_client_max");
-	user_look(id->user, u->store, ring_now_ms(u->rt->ring));
-	const char *limit = user_reserve(id->user, bytes);
+	const char *limit = user_reserve(id->user, bytes, &l);
 	if (limit)
 		return refuse(u, id->clientid, id->clientid_bytes, id->user, limit);
 	int err = store_reserve(u->store, bytes, ring_now_ms(u->rt->ring));

@@ -15,7 +15,8 @@
 #include "ring.h"
 #include "user.h"
 
-enum { SPACE_MS = 50, LOCK_MS = 2000, INODES_MIN = 16, LOOKS_MAX = 64, LOOKS_PER_S = 1024 };
+enum { SPACE_MS = 50, LOCK_MS = 2000, INODES_MIN = 16, LOOKS_MAX = 64, LOOKS_PER_S = 1024,
+	LOOKS_NS = 2000000 };
 
 /* A directory's entry lies in the one above it, and that one's likewise: without a sync of them
  * the machine's next crash may take it away with everything that was made durable in it. One that
@@ -262,13 +263,22 @@ void store_release(struct store *s, uint64_t bytes)
 	atomic_fetch_sub(&s->open_count, 1);
 }
 
-uint32_t store_take_looks(struct pace *p, uint32_t exports, uint64_t now_ms)
+void looks_begin(struct looks *l, uint32_t exports)
 {
-	uint32_t n = exports < LOOKS_MAX ? exports : LOOKS_MAX;
-	if (n == 0 || pace_wait_ns(p, now_ms * 1000000) > 0)
-		return 0;
-	pace_take(p, LOOKS_PER_S, n, now_ms * 1000000);
-	return n;
+	if (l->until_ns == 0)
+		l->until_ns = sys_mono_ns() + LOOKS_NS;
+	l->left = exports < LOOKS_MAX ? exports : LOOKS_MAX;
+}
+
+bool looks_may_go_on(const struct looks *l, const struct pace *p)
+{
+	return l->left > 0 && pace_wait_ns(p, l->now_ms * 1000000) == 0 && sys_mono_ns() < l->until_ns;
+}
+
+void looks_charge(struct looks *l, struct pace *p)
+{
+	l->left--;
+	pace_take(p, LOOKS_PER_S, 1, l->now_ms * 1000000);
 }
 
 bool store_export_is_gone(const struct store *s, const char *path)

@@ -55,10 +55,24 @@ void store_release(struct store *s, uint64_t bytes);
 /* `bytes` of the reservation are now blocks on the disk. */
 void store_allocated(struct store *s, uint64_t bytes);
 
-/* What a limit on files is reached with may have been taken away by its consumer. How many of so many
- * exports may be looked for now: whoever is over its limit can ask without end, and a look is a system
- * call for each, so it is 64 in one go, and 1024 a second of one account, whose pace this is. */
-uint32_t store_take_looks(struct pace *p, uint32_t exports, uint64_t now_ms);
+/* What a limit on files is reached with may have been taken away by its consumer, so its exports are
+ * looked for. Whoever is over its limit can ask without end, and each look is a system call: of those
+ * that find the file still there one account has 64 in one go, and 1024 a second. Those that find it
+ * gone are free, since each export is found gone but once. All that is done for one command ends after
+ * 2 ms, client's looks and user's together. */
+struct looks {
+	const struct store *store;
+	uint64_t now_ms;
+	/* Zeros to begin with. */
+	uint64_t until_ns; /* of sys_mono_ns */
+	uint32_t left;     /* that may find the file still there */
+};
+/* Those of an account with so many exports: more would look for some twice. */
+void looks_begin(struct looks *l, uint32_t exports);
+/* May the account, whose pace this is, have one more? */
+bool looks_may_go_on(const struct looks *l, const struct pace *p);
+/* One has found the file still there. */
+void looks_charge(struct looks *l, struct pace *p);
 /* Is there nothing any more under this path, relative to the export root? False, too: not known. A
  * blocking call. */
 bool store_export_is_gone(const struct store *s, const char *path);

@@ -30,8 +30,6 @@ struct user {
 	/* Under the lock. */
 	struct user_file *exports, **exports_tail; /* the least recently looked for first */
 	uint32_t exports_count;       /* in the list */
-	bool is_looking;              /* a reactor is at it: one at a time */
-	struct user_file *looked_for; /* out of the list; NULL: none, or it was forgotten meanwhile */
 	struct pace looks;
 	char name[];
 };
@@ -188,25 +186,6 @@ void user_release_more(struct user *x, uint64_t bytes)
 	assert(was >= bytes);
 }
 
-const char *user_reserve(struct user *x, uint64_t bytes)
-{
-	if (!x)
-		return NULL;
-	const struct conf *conf = x->all->conf;
-	uint64_t open_max = conf->transfer.open_user_max, files_max = conf->transfer.files_user_max;
-	if (!store_add_within(&x->open_count, 1, open_max ? open_max : UINT64_MAX))
-		return "transfer.open_user_max";
-	const char *limit = "transfer.files_user_max";
-	if (store_add_within(&x->files_count, 1, files_max ? files_max : UINT64_MAX)) {
-		limit = user_reserve_more(x, bytes);
-		if (limit)
-			atomic_fetch_sub(&x->files_count, 1);
-	}
-	if (limit)
-		atomic_fetch_sub(&x->open_count, 1);
-	return limit;
-}
-
 void user_count(struct user *x, uint64_t bytes)
 {
 	if (!x)
@@ -285,11 +264,12 @@ void user_forget(struct user *x, struct user_file *f)
 	if (!x)
 		return;
 	pthread_mutex_lock(&x->all->lock);
-	bool counts = f->pprev || x->looked_for == f;
+	bool counts = f->pprev || f->looker;
 	if (f->pprev)
 		list_remove(x, f);
-	else if (counts)
-		x->looked_for = NULL;
+	if (f->looker)
+		*f->looker = NULL;
+	f->looker = NULL;
 	pthread_mutex_unlock(&x->all->lock);
 	if (counts)
 		release_file(x);
@@ -300,61 +280,92 @@ uint64_t user_files_count(const struct user *x)
 	return atomic_load(&x->files_count);
 }
 
-/* How many may be looked for now. 0: none, or another reactor is at it; else look_end follows. */
-static uint32_t look_begin(struct user *x, uint64_t now_ms)
-{
-	pthread_mutex_lock(&x->all->lock);
-	uint32_t n = x->is_looking ? 0 : store_take_looks(&x->looks, x->exports_count, now_ms);
-	x->is_looking = x->is_looking || n > 0;
-	pthread_mutex_unlock(&x->all->lock);
-	return n;
-}
+/* --- admission -------------------------------------------------------------------------------- */
 
-static void look_end(struct user *x)
-{
-	pthread_mutex_lock(&x->all->lock);
-	x->is_looking = false;
-	pthread_mutex_unlock(&x->all->lock);
-}
+static const char files_user_max[] = "transfer.files_user_max";
 
-/* Its path is copied: its reactor may forget the export meanwhile. False: all were forgotten. */
-static bool look_take(struct user *x, char ret_path[PATH_MAX])
+/* Its path is copied: its reactor may forget the export meanwhile, which clears *ret. False: none may be
+ * looked for. */
+static bool look_take(struct user *x, const struct looks *l, struct user_file **ret, char ret_path[PATH_MAX])
 {
 	pthread_mutex_lock(&x->all->lock);
 	struct user_file *f = x->exports;
-	if (f) {
+	bool may = f && looks_may_go_on(l, &x->looks);
+	if (may) {
 		list_remove(x, f);
-		x->looked_for = f;
+		f->looker = ret;
+		*ret = f;
 		snprintf(ret_path, PATH_MAX, "%s", f->path);
 	}
 	pthread_mutex_unlock(&x->all->lock);
-	return f;
+	return may;
 }
 
-static void look_give(struct user *x, bool is_gone)
+static void look_give(struct user *x, struct looks *l, struct user_file **f, bool is_gone)
 {
 	pthread_mutex_lock(&x->all->lock);
-	struct user_file *f = x->looked_for;
-	x->looked_for = NULL;
-	if (f && !is_gone)
-		list_push(x, f);
+	bool counts = *f;
+	if (counts)
+		(*f)->looker = NULL;
+	if (counts && !is_gone)
+		list_push(x, *f);
+	if (!is_gone)
+		looks_charge(l, &x->looks);
 	pthread_mutex_unlock(&x->all->lock);
-	if (f && is_gone)
+	if (counts && is_gone)
 		release_file(x);
 }
 
-void user_look(struct user *x, const struct store *s, uint64_t now_ms)
+/* Until there is room for one more file, whoever has made it. False: there is none. */
+static bool look(struct user *x, struct looks *l)
 {
 	char path[PATH_MAX];
-	uint32_t max = x ? x->all->conf->transfer.files_user_max : 0;
-	if (max == 0 || atomic_load(&x->files_count) < max)
-		return;
-	uint32_t n = look_begin(x, now_ms);
-	if (n == 0)
-		return;
-	while (n-- > 0 && look_take(x, path))
-		look_give(x, store_export_is_gone(s, path));
-	look_end(x);
+	struct user_file *f;
+	uint32_t max = x->all->conf->transfer.files_user_max;
+	while (atomic_load(&x->files_count) >= max) {
+		if (!look_take(x, l, &f, path))
+			return atomic_load(&x->files_count) < max;
+		look_give(x, l, &f, store_export_is_gone(l->store, path));
+	}
+	return true;
+}
+
+static void look_begin(const struct user *x, struct looks *l)
+{
+	pthread_mutex_lock(&x->all->lock);
+	looks_begin(l, x->exports_count);
+	pthread_mutex_unlock(&x->all->lock);
+}
+
+static const char *reserve(struct user *x, uint64_t bytes)
+{
+	const struct conf *conf = x->all->conf;
+	uint64_t open_max = conf->transfer.open_user_max, files_max = conf->transfer.files_user_max;
+	if (!store_add_within(&x->open_count, 1, open_max ? open_max : UINT64_MAX))
+		return "transfer.open_user_max";
+	const char *limit = files_user_max;
+	if (store_add_within(&x->files_count, 1, files_max ? files_max : UINT64_MAX)) {
+		limit = user_reserve_more(x, bytes);
+		if (limit)
+			atomic_fetch_sub(&x->files_count, 1);
+	}
+	if (limit)
+		atomic_fetch_sub(&x->open_count, 1);
+	return limit;
+}
+
+const char *user_reserve(struct user *x, uint64_t bytes, struct looks *looks)
+{
+	if (!x)
+		return NULL;
+	const char *limit = reserve(x, bytes);
+	if (limit != files_user_max || !looks)
+		return limit;
+	look_begin(x, looks);
+	/* Another reactor may take the room that was found here. */
+	while (limit == files_user_max && look(x, looks))
+		limit = reserve(x, bytes);
+	return limit;
 }
 
 /* --- connections ------------------------------------------------------------------------------ */

@@ -17,9 +17,9 @@
  * Files: what is open, and the exports that are remembered and still there. Which are gone is found
  * out when the limit is reached, by whichever reactor has come to it, and for those of all reactors:
  * else the clients of one could be kept out by what the others had exported, though all of that was
- * taken away long ago. So the list of a user's exports is shared, too. One at a time is taken out of
- * it and looked for without the lock; what was found goes behind all others, so the next look begins
- * where this one has ended.
+ * taken away long ago. So the list of a user's exports is shared, too. Who looks takes one at a time
+ * out of it, and looks for that without the lock; what was found goes behind all others, so the next
+ * look begins where this one has ended. Any number of reactors may look at once, each for others.
  *
  * Rates: whatever is taken moves the user's one point in time on (pace.h). A connection keeps where
  * that came to stand when it took something itself, and waits for this, not for all that is owed. So
@@ -35,7 +35,7 @@
 #include "mqtt.h"
 #include "rate.h"
 
-struct store;
+struct looks;
 struct user;
 struct users; /* the daemon's */
 
@@ -55,8 +55,10 @@ struct mqtt_str user_name(const struct user *x);
 
 /* --- open transfers --------------------------------------------------------------------------- */
 
-/* Counts one more, with so many bytes. NULL, or the key of the limit that stands against it. */
-const char *user_reserve(struct user *x, uint64_t bytes);
+/* Counts one more, with so many bytes. With transfer.files_user_max reached it looks for the user's
+ * exports until there is room, and blocks for as long as that takes; looks NULL: without that. NULL,
+ * or the key of the limit that stands against it. */
+const char *user_reserve(struct user *x, uint64_t bytes, struct looks *looks);
 /* More bytes of one that is counted. The same; and the reverse. */
 const char *user_reserve_more(struct user *x, uint64_t bytes);
 void user_release_more(struct user *x, uint64_t bytes);
@@ -66,9 +68,11 @@ void user_release(struct user *x, uint64_t bytes);
 
 /* --- exports ---------------------------------------------------------------------------------- */
 
-/* An export that counts as a file; embedded in what refers to the user. Its members are user.c's. */
+/* An export that counts as a file; embedded in what refers to the user. Its members are user.c's. It
+ * counts while it is in the list, or somebody looks for it. */
 struct user_file {
 	struct user_file *next, **pprev; /* pprev NULL: not in the list */
+	struct user_file **looker;       /* where who looks for it has it; NULL: nobody does */
 	const char *path;                /* relative to the export root */
 };
 
@@ -81,9 +85,6 @@ void user_keep(struct user *x, struct user_file *f, const char *path);
 void user_forget(struct user *x, struct user_file *f);
 /* Open ones and exports. */
 uint64_t user_files_count(const struct user *x);
-/* With transfer.files_user_max reached: looks for some of the exports, the least recently looked for
- * first; those that are gone count no more. Blocks for as long as that takes. */
-void user_look(struct user *x, const struct store *s, uint64_t now_ms);
 
 /* --- connections ------------------------------------------------------------------------------ */
 

@@ -43,7 +43,7 @@ static struct caught do_segment(struct bench *b, const struct upload_id *id, uin
 static void assert_counts(struct bench *b, struct user *x, uint64_t open, uint64_t staged)
 {
 	uint64_t more = 0, bytes = b->conf.transfer.staged_user_max - staged;
-	while (more <= b->conf.transfer.open_user_max && !user_reserve(x, 0))
+	while (more <= b->conf.transfer.open_user_max && !user_reserve(x, 0, NULL))
 		more++;
 	for (uint64_t i = 0; i < more; i++)
 		user_release(x, 0);
@@ -407,7 +407,7 @@ Test(admit, files_that_are_gone_do_not_count)
 	do_export(&b, A, 3);
 	assert_files(&b, x, 3, 3);
 	assert_room(&b, A);
-	assert_files(&b, x, 1, 1);
+	assert_files(&b, x, 2, 2); /* the first that was gone has made room */
 	take(&b, A, 3, true);
 	b.conf.transfer.files_client_max = b.conf.transfer.files_user_max = 1;
 	assert_room(&b, A);
@@ -432,8 +432,7 @@ static void looks_are_bounded(bool of_user)
 		assert_no_room(&b, A);
 	assert_room(&b, A);
 	do_export(&b, A, FILES_MAX);
-	int next = 4 * LOOKS_MAX - FILES_MAX; /* the last look went on with the first ones */
-	take(&b, A, next + LOOKS_MAX, false);
+	take(&b, A, LOOKS_MAX, false); /* looks have come round to the first one */
 	assert_no_room(&b, A);
 	assert_room(&b, A);
 	user_leave(x);
@@ -448,6 +447,82 @@ Test(admit, looks_for_a_clients_files_are_bounded)
 Test(admit, looks_for_a_users_files_are_bounded)
 {
 	looks_are_bounded(true);
+}
+
+static uint64_t look_ns; /* what each look takes; and what they have taken */
+static uint64_t looked_ns;
+
+int __real_sys_stat_at(int dir_fd, const char *path, struct sys_stat *ret);
+int __wrap_sys_stat_at(int dir_fd, const char *path, struct sys_stat *ret);
+int __wrap_sys_stat_at(int dir_fd, const char *path, struct sys_stat *ret)
+{
+	looked_ns += look_ns;
+	return __real_sys_stat_at(dir_fd, path, ret);
+}
+
+uint64_t __wrap_sys_mono_ns(void);
+uint64_t __wrap_sys_mono_ns(void)
+{
+	return looked_ns;
+}
+
+/* One that finds the export gone costs nothing: who has none there is let in, however fast. */
+static void a_consumer_that_keeps_up_is_enough(bool of_user)
+{
+	struct bench b;
+	bench_init(&b);
+	struct user *x = enter(&b, "x");
+	set_user(x);
+	*(of_user ? &b.conf.transfer.files_user_max : &b.conf.transfer.files_client_max) = 100;
+	for (int n = 0; n < FILES_MAX; n++) {
+		do_export(&b, A, n);
+		if (n >= 99)
+			take(&b, A, n - 99, false); /* it is always that far behind */
+	}
+	for (int n = FILES_MAX - 99; n < FILES_MAX; n++)
+		take(&b, A, n, false);
+	*(of_user ? &b.conf.transfer.files_user_max : &b.conf.transfer.files_client_max) = 1;
+	assert_room(&b, A);
+	assert_files(&b, x, 0, 0);
+	user_leave(x);
+	bench_fini(&b);
+}
+
+Test(admit, a_consumer_that_keeps_up_with_a_client_is_enough)
+{
+	a_consumer_that_keeps_up_is_enough(false);
+}
+
+Test(admit, a_consumer_that_keeps_up_with_a_user_is_enough)
+{
+	a_consumer_that_keeps_up_is_enough(true);
+}
+
+/* The client's looks and the user's together: three for the client, who has room then, and one more. */
+Test(admit, looks_take_so_long)
+{
+	struct bench b;
+	bench_init(&b);
+	struct user *x = enter(&b, "x");
+	set_user(x);
+	do_exports(&b, C, 1); /* before there were limits: these count for nobody */
+	b.conf.transfer.files_client_max = 3;
+	b.conf.transfer.files_user_max = 6;
+	do_exports(&b, B, 3);
+	do_exports(&b, A, 3);
+	take(&b, A, 2, false);
+	b.conf.transfer.files_user_max = 5;
+	take(&b, B, 1, false);
+	look_ns = 600000;
+	uint64_t from_ns = looked_ns;
+	assert_no_room(&b, A);
+	cr_expect_eq(looked_ns - from_ns, 4 * look_ns, "%lu ns", looked_ns - from_ns);
+	assert_files(&b, x, 5, 5);
+	look_ns = 0;
+	assert_room(&b, A);
+	assert_files(&b, x, 5, 4);
+	user_leave(x);
+	bench_fini(&b);
 }
 
 /* Whichever client has exported what is gone by now. */

@@ -15,7 +15,7 @@ static uint64_t open_of(struct bench *b, const char *name, uint32_t bytes)
 {
 	struct user *x = user_enter(b->rt.store->users, (struct mqtt_str){name, bytes});
 	uint64_t free_count = 0, max = b->conf.transfer.open_user_max;
-	while (free_count < max && !user_reserve(x, 0))
+	while (free_count < max && !user_reserve(x, 0, NULL))
 		free_count++;
 	for (uint64_t i = 0; i < free_count; i++)
 		user_release(x, 0);

@@ -19,6 +19,7 @@ static struct {
 	int space_err;
 	_Atomic uint32_t readings;
 	uint64_t mono_ms; /* moved by sleeping alone */
+	uint64_t mono_ns; /* another one, for looks */
 	uint64_t unlock_at_ms;
 	int unlock_fd;
 } fake;
@@ -37,6 +38,11 @@ static uint64_t fake_mono_ms(void)
 	return fake.mono_ms;
 }
 
+static uint64_t fake_mono_ns(void)
+{
+	return fake.mono_ns;
+}
+
 static void fake_sleep_ms(uint32_t ms)
 {
 	fake.mono_ms += ms;
@@ -46,10 +52,12 @@ static void fake_sleep_ms(uint32_t ms)
 
 #define sys_space(fd, ret) fake_space(fd, ret)
 #define sys_mono_ms() fake_mono_ms()
+#define sys_mono_ns() fake_mono_ns()
 #define sys_sleep_ms(ms) fake_sleep_ms(ms)
 #include "../../daemon/store.c"
 #undef sys_space
 #undef sys_mono_ms
+#undef sys_mono_ns
 #undef sys_sleep_ms
 
 enum { MIB = 1 << 20 };
@@ -480,16 +488,46 @@ Test(store, an_export_is_gone_when_nothing_is_there)
 	cr_expect_not(store_export_is_gone(s, name), "an error says nothing");
 }
 
+/* A round of looks, all of which find something: how many there are. */
+static uint32_t look(struct looks *l, struct pace *p, uint32_t exports)
+{
+	uint32_t n = 0;
+	for (looks_begin(l, exports); looks_may_go_on(l, p); n++)
+		looks_charge(l, p);
+	return n;
+}
+
 /* Bounded in one go, and over time. */
 Test(store, looks_are_bounded)
 {
 	struct pace p = {0};
 	uint64_t looks = 0;
-	cr_expect_eq(store_take_looks(&p, 0, now_ms), 0);
-	cr_expect_eq(store_take_looks(&p, 3, now_ms), 3);
-	cr_expect_eq(store_take_looks(&p, 1000, now_ms), 64);
+	struct looks l = {.now_ms = now_ms};
+	cr_expect_eq(look(&l, &p, 0), 0);
+	cr_expect_eq(look(&l, &p, 3), 3);
+	cr_expect_eq(look(&l, &p, 1000), 64);
 	p = (struct pace){0};
-	for (uint64_t ms = 0; ms < 10000; ms++)
-		looks += store_take_looks(&p, 100000, now_ms + ms);
+	for (l.now_ms = now_ms; l.now_ms < now_ms + 10000; l.now_ms++)
+		looks += look(&l, &p, 100000);
 	cr_expect(looks >= 10 * 1024 && looks <= 11 * 1024 + 64, "%lu in ten seconds", looks);
+}
+
+/* Those that find nothing are not, but by the time, which is that of all accounts. */
+Test(store, looks_take_so_long)
+{
+	struct pace p = {0}, other = {0};
+	struct looks l = {.now_ms = now_ms};
+	fake.mono_ns = 5000000;
+	looks_begin(&l, 1);
+	for (int i = 0; i < 10000; i++)
+		cr_assert(looks_may_go_on(&l, &p));
+	fake.mono_ns += 1500000;
+	looks_begin(&l, 1);
+	cr_expect(looks_may_go_on(&l, &other));
+	fake.mono_ns += 499999;
+	cr_expect(looks_may_go_on(&l, &other));
+	fake.mono_ns++;
+	cr_expect_not(looks_may_go_on(&l, &other));
+	looks_begin(&l, 1);
+	cr_expect_not(looks_may_go_on(&l, &p));
 }

@@ -88,13 +88,12 @@ Test(user, many_accounts)
 Test(user, nothing_is_held_against_nobody)
 {
 	struct rate own = {0};
-	cr_expect_null(user_reserve(NULL, UINT64_MAX));
+	cr_expect_null(user_reserve(NULL, UINT64_MAX, NULL));
 	cr_expect_null(user_reserve_more(NULL, UINT64_MAX));
 	user_release_more(NULL, 1);
 	user_count(NULL, 1);
 	user_release(NULL, 1);
 	user_forget(NULL, NULL);
-	user_look(NULL, NULL, now_ms);
 	user_connect(NULL, &own);
 	user_take_bytes(NULL, &own, 1 << 30, now_ms);
 	user_take_packet(NULL, &own, MQTT_PUBLISH, now_ms);
@@ -111,18 +110,18 @@ Test(user, limits_on_transfers)
 {
 	struct users *us = users_of(&conf);
 	struct user *x = user_enter(us, str("x")), *y = user_enter(us, str("y"));
-	cr_expect_null(user_reserve(x, 600));
-	cr_expect_str_eq(user_reserve(x, 401), "transfer.staged_user_max");
-	cr_expect_null(user_reserve(x, 300), "what was refused counts nowhere");
+	cr_expect_null(user_reserve(x, 600, NULL));
+	cr_expect_str_eq(user_reserve(x, 401, NULL), "transfer.staged_user_max");
+	cr_expect_null(user_reserve(x, 300, NULL), "what was refused counts nowhere");
 	cr_expect_null(user_reserve_more(x, 100));
 	cr_expect_str_eq(user_reserve_more(x, 1), "transfer.staged_user_max");
-	cr_expect_null(user_reserve(x, 0));
-	cr_expect_str_eq(user_reserve(x, 0), "transfer.open_user_max");
-	cr_expect_null(user_reserve(y, 1000), "another user's are its own");
+	cr_expect_null(user_reserve(x, 0, NULL));
+	cr_expect_str_eq(user_reserve(x, 0, NULL), "transfer.open_user_max");
+	cr_expect_null(user_reserve(y, 1000, NULL), "another user's are its own");
 	user_release_more(x, 100);
 	user_release(x, 300);
-	cr_expect_str_eq(user_reserve(x, 401), "transfer.staged_user_max");
-	cr_expect_null(user_reserve(x, 400));
+	cr_expect_str_eq(user_reserve(x, 401, NULL), "transfer.staged_user_max");
+	cr_expect_null(user_reserve(x, 400, NULL));
 	user_release(x, 400);
 	user_release(x, 600);
 	user_release(x, 0);
@@ -140,14 +139,14 @@ Test(user, what_is_there_counts_whatever_the_limits)
 	struct user *x = user_enter(us, str("x"));
 	for (int i = 0; i < 5; i++)
 		user_count(x, 300);
-	cr_expect_str_eq(user_reserve(x, 0), "transfer.open_user_max");
+	cr_expect_str_eq(user_reserve(x, 0, NULL), "transfer.open_user_max");
 	cr_expect_str_eq(user_reserve_more(x, 1), "transfer.staged_user_max");
 	cr_expect_null(user_reserve_more(x, 0));
 	user_release(x, 300);
 	user_release(x, 300);
-	cr_expect_str_eq(user_reserve(x, 0), "transfer.open_user_max");
+	cr_expect_str_eq(user_reserve(x, 0, NULL), "transfer.open_user_max");
 	user_release(x, 300);
-	cr_expect_null(user_reserve(x, 400));
+	cr_expect_null(user_reserve(x, 400, NULL));
 	user_release(x, 400);
 	user_release(x, 300);
 	user_release(x, 300);
@@ -161,9 +160,9 @@ Test(user, zeros_are_no_limits)
 	struct users *us = users_of(&none);
 	struct user *x = user_enter(us, str("x"));
 	struct rate own = {0};
-	cr_expect_null(user_reserve(x, 1ull << 60));
+	cr_expect_null(user_reserve(x, 1ull << 60, NULL));
 	for (int i = 0; i < 1000; i++)
-		cr_assert_null(user_reserve(x, 0));
+		cr_assert_null(user_reserve(x, 0, NULL));
 	user_connect(x, &own);
 	user_take_bytes(x, &own, 1 << 30, now_ms);
 	user_take_packet(x, &own, MQTT_PUBLISH, now_ms);
@@ -185,7 +184,7 @@ static _Atomic uint32_t open_now, open_most, reserved_count, went_back;
 
 static void open_and_end_one(struct user *x, uint64_t bytes)
 {
-	if (user_reserve(x, bytes))
+	if (user_reserve(x, bytes, NULL))
 		return;
 	uint32_t now = atomic_fetch_add(&open_now, 1) + 1;
 	if (now > atomic_load(&open_most))
@@ -274,6 +273,26 @@ int __wrap_sys_stat_at(int dir_fd, const char *path, struct sys_stat *ret)
 	return __real_sys_stat_at(dir_fd, path, ret);
 }
 
+/* Looks take no time but what the tests say. */
+static _Atomic uint64_t clock_ns;
+
+uint64_t __wrap_sys_mono_ns(void);
+uint64_t __wrap_sys_mono_ns(void)
+{
+	return clock_ns;
+}
+
+static const char *reserve_at(struct user *x, const struct dir *d, uint64_t at_ms)
+{
+	struct looks l = {.store = &d->store, .now_ms = at_ms};
+	return user_reserve(x, 7, &l);
+}
+
+static const char *reserve(struct user *x, const struct dir *d)
+{
+	return reserve_at(x, d, now_ms);
+}
+
 Test(user, limits_on_files)
 {
 	static struct user_file files[EXPORTS];
@@ -281,23 +300,22 @@ Test(user, limits_on_files)
 	struct user *x = user_enter(us, str("x"));
 	struct dir d;
 	dir_make(&d);
-	for (int i = 0; i < EXPORTS - 1; i++) {
-		cr_assert_null(user_reserve(x, 7));
+	for (int i = 0; i < EXPORTS; i++) {
+		cr_assert_null(reserve(x, &d));
+		cr_assert_eq(user_files_count(x), i + 1, "the limit was not reached");
 		user_export(x, 7, &files[i], d.names[i]);
 	}
-	user_look(x, &d.store, now_ms);
-	cr_expect_eq(user_files_count(x), EXPORTS - 1, "the limit is not reached");
-	cr_expect_null(user_reserve(x, 7));
-	cr_expect_str_eq(user_reserve(x, 0), "transfer.files_user_max");
-	cr_expect_eq(user_files_count(x), EXPORTS);
-	user_look(x, &d.store, now_ms);
-	cr_expect_eq(user_files_count(x), EXPORTS - 32, "of 64 half is gone");
-	cr_expect_null(user_reserve(x, 0));
-	user_release(x, 0);
-	for (int i = 0; i < EXPORTS - 1; i++)
+	cr_expect_str_eq(user_reserve(x, 0, NULL), "transfer.files_user_max");
+	for (int i = 0; i < EXPORTS / 2; i++) {
+		cr_expect_null(reserve(x, &d), "%d: every second one is gone", i);
+		cr_expect_eq(user_files_count(x), EXPORTS);
+	}
+	cr_expect_str_eq(reserve(x, &d), "transfer.files_user_max");
+	for (int i = 0; i < EXPORTS; i++)
 		user_forget(x, &files[i]);
-	cr_expect_eq(user_files_count(x), 1);
-	user_release(x, 7);
+	cr_expect_eq(user_files_count(x), EXPORTS / 2);
+	for (int i = 0; i < EXPORTS / 2; i++)
+		user_release(x, 7);
 	user_keep(x, &files[0], d.names[0]);
 	cr_expect_eq(user_files_count(x), 1);
 	user_forget(x, &files[0]);
@@ -307,45 +325,130 @@ Test(user, limits_on_files)
 	dir_remove(&d);
 }
 
+/* What its consumer has taken is looked for once each, however many: no pace holds that up. */
+Test(user, a_consumer_that_keeps_up_is_enough)
+{
+	enum { MANY = 5000 };
+	static struct user_file files[MANY];
+	struct users *us = users_of(&of_files);
+	struct user *x = user_enter(us, str("x"));
+	struct dir d;
+	dir_make(&d);
+	for (int i = 0; i < MANY; i++) {
+		cr_assert_null(reserve(x, &d), "%d", i);
+		user_export(x, 7, &files[i], d.names[1]);
+	}
+	for (int i = 0; i < MANY; i++)
+		user_forget(x, &files[i]);
+	for (int i = 0; i < MANY; i++)
+		user_keep(x, &files[i], d.names[1]);
+	cr_expect_null(reserve(x, &d), "nor their number in one go");
+	cr_expect_eq(user_files_count(x), EXPORTS);
+	user_release(x, 7);
+	for (int i = 0; i < MANY; i++)
+		user_forget(x, &files[i]);
+	user_leave(x);
+	users_free(us);
+	dir_remove(&d);
+}
+
 static struct user *looker;
 static struct user_file looked[EXPORTS];
 static struct dir looked_dir;
 static uint32_t looks;
 
-/* Its own reactor forgets it, and what it lay in becomes something else; another one starts to look. */
+static void looked_init(struct users *us, int exports)
+{
+	looker = user_enter(us, str("x"));
+	dir_make(&looked_dir);
+	for (int i = 0; i < exports; i++)
+		user_keep(looker, &looked[i], looked_dir.names[i]);
+}
+
+static void looked_fini(struct users *us, int exports)
+{
+	meanwhile = NULL;
+	for (int i = 0; i < exports; i++)
+		user_forget(looker, &looked[i]);
+	cr_expect_eq(user_files_count(looker), 0);
+	user_leave(looker);
+	users_free(us);
+	dir_remove(&looked_dir);
+}
+
+static void count_looks(const char *path)
+{
+	(void)path;
+	looks++;
+	clock_ns += 300000;
+}
+
+Test(user, looks_take_so_long)
+{
+	struct users *us = users_of(&of_files);
+	looked_init(us, EXPORTS);
+	meanwhile = count_looks;
+	cr_expect_null(reserve(looker, &looked_dir));
+	cr_expect_eq(looks, 2, "%u until there was room", looks);
+	for (int i = 1; i < EXPORTS; i += 2)
+		close(openat(looked_dir.store.export_fd, looked_dir.names[i], O_WRONLY | O_CREAT, 0600));
+	looks = 0;
+	cr_expect_str_eq(reserve(looker, &looked_dir), "transfer.files_user_max");
+	cr_expect_eq(looks, 7, "%u in two milliseconds", looks);
+	for (int i = 1; i < EXPORTS; i += 2)
+		(void)unlinkat(looked_dir.store.export_fd, looked_dir.names[i], 0);
+	user_release(looker, 7);
+	looked_fini(us, EXPORTS);
+}
+
+/* Its own reactor forgets it, and what it lay in becomes something else. */
 static void forget_it(const char *path)
 {
 	struct user_file *f = &looked[atoi(path + 1)];
 	looks++;
 	user_forget(looker, f);
 	memset(f, 0x5a, sizeof(*f));
-	user_look(looker, &looked_dir.store, now_ms + 10000);
 }
 
 Test(user, forgotten_while_it_is_looked_for)
 {
-	struct users *us = users_of(&of_files);
-	looker = user_enter(us, str("x"));
-	dir_make(&looked_dir);
-	for (int i = 0; i < EXPORTS; i++)
-		user_keep(looker, &looked[i], looked_dir.names[i]);
-	cr_assert_null(user_reserve(user_enter(us, str("y")), 0), "another user's are its own");
-	user_count(looker, 0);
+	static const struct conf tight = {.transfer = {.files_user_max = EXPORTS / 10}};
+	struct users *us = users_of(&tight);
+	looked_init(us, EXPORTS);
 	meanwhile = forget_it;
-	user_look(looker, &looked_dir.store, now_ms);
-	cr_expect_eq(looks, 64, "one at a time: %u", looks);
-	cr_expect_eq(user_files_count(looker), EXPORTS - 64 + 1, "those that are there, and those that are not");
+	cr_expect_null(reserve(looker, &looked_dir));
+	cr_expect_eq(looks, EXPORTS * 9 / 10 + 1, "those that are there, and those that are not: %u", looks);
+	cr_expect_eq(user_files_count(looker), EXPORTS / 10);
+	user_release(looker, 7);
+	for (uint32_t i = 0; i < looks; i++)
+		looked[i] = (struct user_file){0};
+	looked_fini(us, EXPORTS);
+}
+
+static const char *reserved_meanwhile;
+
+/* Another reactor does the same, for another one. */
+static void look_too(const char *path)
+{
+	(void)path;
 	meanwhile = NULL;
-	user_count(looker, 0);
-	for (int i = 64; i < EXPORTS; i++)
-		user_forget(looker, &looked[i]);
-	user_release(looker, 0);
-	user_release(looker, 0);
-	cr_expect_eq(user_files_count(looker), 0);
-	user_leave(looker);
-	cr_expect_eq(users_count(us), 1);
-	users_free(us);
-	dir_remove(&looked_dir);
+	reserved_meanwhile = reserve(looker, &looked_dir);
+}
+
+Test(user, several_look_at_once)
+{
+	static const struct conf tight = {.transfer = {.files_user_max = 4}};
+	struct users *us = users_of(&tight);
+	looked_init(us, 4);
+	reserved_meanwhile = "";
+	meanwhile = look_too;
+	cr_expect_null(reserve(looker, &looked_dir));
+	cr_expect_null(reserved_meanwhile, "%s", reserved_meanwhile);
+	cr_expect_eq(user_files_count(looker), 4);
+	cr_expect_str_eq(reserve(looker, &looked_dir), "transfer.files_user_max");
+	user_release(looker, 7);
+	user_release(looker, 7);
+	looked_fini(us, 4);
 }
 
 /* Each has exports that it forgets again, while any of them may be looking for any of these. */
@@ -366,8 +469,7 @@ static void *export_and_forget(void *arg)
 			is_there[n] = false;
 			continue;
 		}
-		user_look(x, &shared_dir.store, now_ms + i * 100);
-		if (user_reserve(x, 7))
+		if (reserve_at(x, &shared_dir, now_ms + i * 100))
 			continue;
 		if (atomic_fetch_add(&reserved_count, 1) % 3 == 0) {
 			user_release(x, 7);
@@ -393,6 +495,45 @@ Test(user, threads_look_for_what_others_forget)
 	run_threads(export_and_forget);
 	cr_expect_gt(reserved_count, 1000);
 	cr_expect_eq(users_count(shared), 0, "and none of its files was left: that is asserted");
+	users_free(shared);
+	dir_remove(&shared_dir);
+}
+
+/* The files are gone as soon as they are exported: nobody is refused because others look, too, or have
+ * just taken the room that was found. */
+static void *export_what_is_taken(void *arg)
+{
+	enum { OWN = 1000 };
+	struct user_file *files = calloc(OWN, sizeof(*files));
+	struct user *x = user_enter(shared, str("x"));
+	(void)arg;
+	pthread_barrier_wait(&together);
+	for (uint64_t i = 0; i < STEPS / 20; i++) {
+		struct user_file *f = &files[i % OWN];
+		if (i >= OWN)
+			user_forget(x, f);
+		*f = (struct user_file){0};
+		if (reserve(x, &shared_dir))
+			atomic_fetch_add(&went_back, 1);
+		else
+			user_export(x, 7, f, shared_dir.names[1]);
+	}
+	pthread_barrier_wait(&together); /* so that the list is never empty while others look */
+	for (int i = 0; i < OWN; i++)
+		user_forget(x, &files[i]);
+	user_leave(x);
+	free(files);
+	return NULL;
+}
+
+Test(user, threads_look_at_once)
+{
+	static const struct conf tight = {.transfer = {.files_user_max = 64}};
+	dir_make(&shared_dir);
+	shared = users_of(&tight);
+	run_threads(export_what_is_taken);
+	cr_expect_eq(went_back, 0, "%u were refused", went_back);
+	cr_expect_eq(users_count(shared), 0);
 	users_free(shared);
 	dir_remove(&shared_dir);
 }
