@@ -360,8 +360,9 @@ bool conns_may_take_descriptor(struct reactor *rt, bool for_segment)
 	return descriptors_are_left(rt, for_segment);
 }
 
-/* Counts one more connection. NULL, or which limit stands against it. */
-static const char *limit_reached(struct reactor *rt, int fd, struct address **ret)
+/* Counts one more connection. NULL, or which limit stands against it, and whether that is the
+ * address's. */
+static const char *limit_reached(struct reactor *rt, int fd, struct address **ret, bool *ret_is_own)
 {
 	const struct conf *conf = rt->conf;
 	uint8_t bytes[ADDRESS_BYTES];
@@ -371,6 +372,7 @@ static const char *limit_reached(struct reactor *rt, int fd, struct address **re
 		return "descriptors";
 	if (conf->mqtt.connections_address_max == 0 && conf->mqtt.connect_rate_address == 0)
 		return NULL;
+	*ret_is_own = true;
 	sock_peer_address(fd, bytes);
 	if (conf->mqtt.connections_address_max > 0) {
 		*ret = address_enter(bytes, conf->mqtt.connections_address_max);
@@ -398,13 +400,14 @@ bool conn_accept(struct reactor *rt, int fd, bool is_power)
 {
 	struct address *address = NULL;
 	struct conn *c = NULL;
-	const char *limit = limit_reached(rt, fd, &address);
+	bool is_own = false;
+	const char *limit = limit_reached(rt, fd, &address, &is_own);
 	if (!limit)
 		c = calloc(1, sizeof(*c));
 	if (!c) {
 		refuse(rt, fd, limit);
 		address_leave(address);
-		return false;
+		return !limit || !is_own;
 	}
 	c->address = address;
 	sock_setup(fd);

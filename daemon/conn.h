@@ -162,7 +162,8 @@ void conns_drain(struct conns *cs);
 void conns_end_all(struct conns *cs);
 
 /* --- conn.c --- */
-/* Takes over fd. False: a limit stands against it, or there is no memory; it is closed. */
+/* Takes over fd; it is closed where a limit stands against it, or there is no memory. False: a limit of
+ * its own address, so it does not count for mqtt.connect_rate. */
 bool conn_accept(struct reactor *rt, int fd, bool is_power);
 /* Ends it: takes it out of everything, sends DISCONNECT with `reason` to a v5 client (0: no word),
  * and closes it. with_will: the session's will is published. Idempotent. */

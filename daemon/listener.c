@@ -5,8 +5,9 @@
  *
  * With mqtt.connect_rate they are accepted one by one, and none while the daemon is over it: what
  * comes too fast waits in the backlog, where it costs nothing but its place. A multishot operation
- * would empty that as soon as it began. What is refused when it was accepted takes nothing of the
- * rate: else one address over its own, mqtt.connect_rate_address, would keep all others waiting.
+ * would empty that as soon as it began. What a full daemon refuses counts, too: accepting and closing
+ * is what a flood costs. What is over a limit of its own address takes nothing of the rate: else one
+ * that is over mqtt.connect_rate_address would keep all others waiting.
  */
 #include "listener.h"
 

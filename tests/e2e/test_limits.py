@@ -143,6 +143,22 @@ def test_connect_rate(t):
     yes("mqtt.connect_rate is reached per_s=50" in d.log(), "the log says so")
 
 
+def test_connect_rate_of_what_is_refused(t):
+    """A full daemon turns away no more than it would accept."""
+    d = t.daemon("mqtt.connect_rate=20", "mqtt.connections_max=2")
+    for client in ("a", "b"):
+        t.client(client)
+    start = time.monotonic()
+    sockets = [socket.create_connection(("127.0.0.1", d.port), 5) for _ in range(80)]
+    for s in sockets:
+        s.settimeout(10)
+        eq(s.recv(1), b"", "what a full daemon says")
+        s.close()
+    took = time.monotonic() - start
+    yes(2.5 <= took <= 9 * t.slow, f"80 connections at 20/s, of which 20 at once, took {took:.2f} s")
+    yes("limit=mqtt.connections_max" in d.log(), "the log says why")
+
+
 def come_in(d, address):
     """A connection from there, once it is in; None: it was closed."""
     s = socket.create_connection(("127.0.0.1", d.port), 5, (address, 0))
