@@ -12,8 +12,8 @@
  * ingest_flush, each segment asks the gate first, and while a large one streams, or the gate is
  * shut (to a segment, or behind an init that waits), nothing else of it is begun.
  *
- * A seed decides what is done, not what kernel and threads do meanwhile, so one that has found
- * something may have to run often: SEED=n runs one, SEEDS=n so many, TRACE=1 tells what happens.
+ * A seed decides what is done, not what kernel and threads do meanwhile, so one may have to run often:
+ * SEED=n runs one, SEEDS=n so many, TRACE=1 tells what happens.
  */
 #include <dirent.h>
 #include <netinet/in.h>
@@ -24,7 +24,6 @@
 #include <sys/wait.h>
 
 #include "log.h"
-#include "segment.h"
 #include "upload_files.h"
 #include "upload_model.h"
 
@@ -461,25 +460,9 @@ static void take_any(void)
 
 /* --- at rest ---------------------------------------------------------------------------------- */
 
-/* Says what it may be waiting for. */
-static void fail_unended(const struct client *cl)
-{
-	const struct seg *s = cl->seg;
-	const struct transfer *t = s->t;
-	bench_fail("client %u: its segment does not end: %u of %u sent, %u taken%s; segment %d, to scratch %d, transfer %d, "
-		"staging %d with %u users, %u segments (%u queued), hashing %u, syncing %d, seeding %d, publishing %d, "
-		"file op %d, %u operations, journal %s, %u pipes, %u buffers", cl->idx, cl->sent, cl->payload_bytes,
-		ingest_taken(s), cl->is_waiting ? ", waits" : "", s->state, stream_scratch_fd(s), t->state,
-		t->staging_state, t->fd_users, t->segs_count, t->segs_queued, t->hashing, t->syncing, t->seeding,
-		t->publish != NULL, t->file_op.state, ring_busy_count(bench.rt.ring),
-		journal_is_idle(bench.rt.journal) ? "idle" : "busy", pipes_used(bench.rt.bufs),
-		bufs_used(bench.rt.bufs));
-}
-
 static void finish_streams(void)
 {
-	uint32_t left = CLIENTS;
-	for (int k = 0; k < 5000 && left; k++) {
+	for (uint32_t k = 0, left = CLIENTS; k < 5000 && left; k++) {
 		bool is_waiting = true;
 		left = 0;
 		for (uint32_t i = 0; i < CLIENTS; i++) {
@@ -493,8 +476,10 @@ static void finish_streams(void)
 		turn_for(&bench, is_waiting);
 	}
 	for (uint32_t i = 0; i < CLIENTS; i++) {
-		if (clients[i].seg)
-			fail_unended(&clients[i]);
+		const struct client *cl = &clients[i];
+		bench_check(!cl->seg, "client %u: its segment does not end: %u of %u sent, %u taken%s: %s", i, cl->sent,
+			cl->payload_bytes, ingest_taken(cl->seg), cl->is_waiting ? ", waits" : "",
+			bench_seg_text(&bench, cl->seg));
 	}
 }
 

@@ -22,6 +22,7 @@
 #include "conf.h"
 #include "events.h"
 #include "recover.h"
+#include "segment.h"
 #include "sha256.h"
 #include "transfer.h"
 
@@ -163,6 +164,21 @@ static inline void settle(struct bench *b)
 			return;
 	}
 	bench_fail("does not come to rest");
+}
+
+/* What a large segment may be waiting for; valid until the next call. */
+static inline const char *bench_seg_text(struct bench *b, const struct seg *s)
+{
+	static char text[320];
+	const struct transfer *t = s->t;
+	snprintf(text, sizeof(text), "segment %d, to scratch %d, transfer %d, staging %d with %u users, "
+		"%u segments (%u queued), hashing %u, syncing %d, seeding %d, publishing %d, file op %d, "
+		"%u operations, journal %s, %u pipes, %u buffers", s->state, stream_scratch_fd(s), t->state,
+		t->staging_state, t->fd_users, t->segs_count, t->segs_queued, t->hashing, t->syncing,
+		t->seeding, t->publish != NULL, t->file_op.state, ring_busy_count(b->rt.ring),
+		journal_is_idle(b->rt.journal) ? "idle" : "busy", pipes_used(b->rt.bufs),
+		bufs_used(b->rt.bufs));
+	return text;
 }
 
 /* An end at rest: what is in memory only is gone. */
