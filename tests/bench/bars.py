@@ -242,7 +242,7 @@ def idle(lab):
     wanted, seconds, remark = 50000, 60, ""
     raise_descriptors()
     # The daemon keeps some for its files and pipes.
-    connections = min(wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 1500)
+    connections = min(wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 4500)
     if connections < 1000:
         raise Unavailable("not allowed so many descriptors: ulimit -n")
     if connections < wanted:
