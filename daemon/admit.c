@@ -14,9 +14,10 @@
  * when its consumer takes it away, so the exports of who has reached the limit are looked for until
  * there is room, some at a time (store.h), beginning with those that were not looked for the longest;
  * what is not there counts no more. A consumer mostly takes the oldest first, and then each look finds
- * one that is gone. After a restart those alone count that are there: else whoever's consumer keeps up would be
- * refused until all that was ever taken were found to be gone. Where the limit is not set exports do
- * not count, and nothing of this is kept.
+ * one that is gone, unless somebody was refused before: the oldest, then still there, are not looked
+ * for again before all others. After a restart those alone count that are there: else whoever's
+ * consumer keeps up would be refused until all that was ever taken were found to be gone. Where the
+ * limit is not set exports do not count, and nothing of this is kept.
  */
 #include <assert.h>
 #include <errno.h>

@@ -111,8 +111,8 @@ int broker_new(const struct conf *conf, uint32_t reactor_idx, const struct broke
 	struct broker **ret);
 void broker_free(struct broker *b); /* and all sessions; no will is published. NULL is fine */
 void *broker_arg(struct broker *b);
-/* Frees some of what was dropped with sessions that ended: thousands of messages in one go would keep
- * everybody waiting. To be called each turn. False: nothing is left of it. */
+/* Frees some of what was dropped with sessions and connections that ended: thousands of messages in one go would keep
+ * everybody waiting. To be called each turn. Returns whether something is left of it. */
 bool broker_sweep(struct broker *b);
 
 /* Matches m here and forwards it. Takes no reference. True when at least one subscriber is known

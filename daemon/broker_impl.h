@@ -8,6 +8,9 @@
  *                              ▲          │ QoS 0: gone    │
  *                              └── session_out_disconnect ─┘ (to the front, with dup set)
  *
+ * or, when its session or, with QoS 0, its connection has ended, on broker.dropped, until
+ * broker_sweep frees it.
+ *
  * In queue[1] those that were sent before (packet_id ≠ 0) come first. `inflight` holds exactly what
  * was sent on the present connection and is not acknowledged, so its count is what Receive Maximum
  * bounds.

@@ -209,8 +209,8 @@ static bool turn(struct reactor *rt, bool more)
 	/* A waiter that has nothing to wait for is called in here, and answers. */
 	journal_flush(rt->journal);
 	publish_gauges(rt);
-	bool is_swept = !broker_sweep(rt->broker);
-	return conns_are_noted(rt->conns) || !is_swept;
+	bool is_left = broker_sweep(rt->broker);
+	return conns_are_noted(rt->conns) || is_left;
 }
 
 static bool listeners_are_closed(const struct reactor *rt)

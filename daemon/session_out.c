@@ -14,7 +14,7 @@
  *   4. What is in flight counts for the total of the daemon, but not for the session's queue: the
  *      window bounds it.
  *   5. What goes with a session or a connection is freed by and by, at the latest when the total has
- *      no room.
+ *      no room for a session of the same reactor.
  *   6. Expired messages are dropped instead of sent, unless sending had begun [MQTT-3.3.2-5].
  */
 #include "broker_impl.h"
@@ -24,7 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SWEEP_MAX = 256 }; /* about 50 µs */
+enum { SWEEP_MAX = 256 }; /* some tenths of a millisecond */
 
 enum send_result {
 	SENT,

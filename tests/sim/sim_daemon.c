@@ -309,6 +309,7 @@ void daemon_check_quiet(void)
 			sim_fail("at rest, but an upload is under way");
 		if (!journal_is_idle(rt->journal))
 			sim_fail("at rest, but the journal is at work");
+		check_zero("the number of messages that nobody gets", rt->broker->dropped.count);
 	}
 	check_zero("store.open_count", atomic_load(&s->open_count));
 	check_zero("store.staged_bytes", atomic_load(&s->staged_bytes));
