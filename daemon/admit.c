@@ -12,10 +12,8 @@
  *
  * An export counts as a file while it is remembered and lies in the export directory. Nobody says
  * when its consumer takes it away, so the exports of who has reached the limit are looked for until
- * there is room, some at a time (store.h), beginning with those that were not looked for the longest;
- * what is not there counts no more. A consumer mostly takes the oldest first, and then each look finds
- * one that is gone, unless somebody was refused before: the oldest, then still there, are not looked
- * for again before all others. After a restart those alone count that are there: else whoever's
+ * there is room, some at a time (store.h); what is not there counts no more. A consumer mostly takes
+ * the oldest first, and then each look finds one that is gone. After a restart those alone count that are there: else whoever's
  * consumer keeps up would be refused until all that was ever taken were found to be gone. Where the
  * limit is not set exports do not count, and nothing of this is kept.
  */
@@ -36,7 +34,8 @@ struct account {
 	uint64_t staged_bytes;  /* reserved by its open transfers */
 	uint32_t open_count;
 	uint32_t files_count;   /* of open_count, and the exports that count: never 0 */
-	struct transfer *files, **files_tail; /* those exports, the least recently looked for first */
+	struct transfer *files, **files_tail; /* those exports, the oldest first */
+	struct transfer *files_at; /* the next to look for, if the oldest is there; NULL: the second */
 	struct pace looks;
 	uint32_t clientid_bytes;
 	char clientid[];
@@ -152,6 +151,8 @@ static void files_push(struct account *a, struct transfer *t)
 
 static void files_remove(struct account *a, struct transfer *t)
 {
+	if (a->files_at == t)
+		a->files_at = t->file_next;
 	*t->file_pprev = t->file_next;
 	if (t->file_next)
 		t->file_next->file_pprev = t->file_pprev;
@@ -173,6 +174,19 @@ static void account_leave(struct transfer *t)
 		account_close(t->u, a);
 }
 
+/* There is one. */
+static struct transfer *look_next(struct account *a, const struct looks *l)
+{
+	struct transfer *t = a->files;
+	if (l->is_oldest_there && a->files_at)
+		t = a->files_at;
+	else if (l->is_oldest_there && t->file_next)
+		t = t->file_next;
+	if (l->is_oldest_there)
+		a->files_at = t->file_next;
+	return t;
+}
+
 /* With transfer.files_client_max reached: looks for the client's exports until there is room. Its
  * account may be gone afterwards. */
 static void look_for_files(struct uploads *u, const struct upload_id *id, struct looks *l)
@@ -183,14 +197,12 @@ static void look_for_files(struct uploads *u, const struct upload_id *id, struct
 		return;
 	looks_begin(l, a->files_count - a->open_count);
 	for (bool is_full = true; is_full && a->files && looks_may_go_on(l, &a->looks); ) {
-		struct transfer *t = a->files;
+		struct transfer *t = look_next(a, l);
 		if (store_export_is_gone(u->store, t->exported.path)) {
 			is_full = a->files_count > max;
 			transfer_uncount_exported(t);
 		} else {
 			looks_charge(l, &a->looks);
-			files_remove(a, t);
-			files_push(a, t);
 		}
 	}
 }

@@ -268,6 +268,7 @@ void looks_begin(struct looks *l, uint32_t exports)
 	if (l->until_ns == 0)
 		l->until_ns = sys_mono_ns() + LOOKS_NS;
 	l->left = exports < LOOKS_MAX ? exports : LOOKS_MAX;
+	l->is_oldest_there = false;
 }
 
 bool looks_may_go_on(const struct looks *l, const struct pace *p)
@@ -278,6 +279,7 @@ bool looks_may_go_on(const struct looks *l, const struct pace *p)
 void looks_charge(struct looks *l, struct pace *p)
 {
 	l->left--;
+	l->is_oldest_there = true;
 	pace_take(p, LOOKS_PER_S, 1, l->now_ms * 1000000);
 }
 

@@ -58,7 +58,8 @@ void store_allocated(struct store *s, uint64_t bytes);
 /* What a limit on files is reached with may have been taken away by its consumer, so its exports are
  * looked for. Whoever is over its limit can ask without end, and each look is a system call: of those
  * that find the file still there one account has 64 in one go, and 1024 a second. Those that find it
- * gone are free, since each export is found gone but once. All that is done for one command ends after
+ * gone are free, since each export is found gone but once. First the oldest are looked for, which a
+ * consumer takes first; when one of them is there, it goes on where the last time ended. All that is done for one command ends after
  * 2 ms, client's looks and user's together. */
 struct looks {
 	const struct store *store;
@@ -66,6 +67,7 @@ struct looks {
 	/* Zeros to begin with. */
 	uint64_t until_ns; /* of sys_mono_ns */
 	uint32_t left;     /* that may find the file still there */
+	bool is_oldest_there;
 };
 /* Those of an account with so many exports: more would look for some twice. */
 void looks_begin(struct looks *l, uint32_t exports);

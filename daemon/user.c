@@ -28,7 +28,8 @@ struct user {
 	_Atomic uint64_t files_count; /* of open_count, and the exports that count */
 	_Atomic uint64_t bytes_until_ns, messages_until_ns; /* as of struct pace */
 	/* Under the lock. */
-	struct user_file *exports, **exports_tail; /* the least recently looked for first */
+	struct user_file *exports, **exports_tail; /* the oldest first */
+	struct user_file *exports_at; /* the next to look for, if the oldest is there; NULL: the second */
 	uint32_t exports_count;       /* in the list */
 	struct pace looks;
 	char name[];
@@ -229,6 +230,8 @@ static void list_push(struct user *x, struct user_file *f)
 
 static void list_remove(struct user *x, struct user_file *f)
 {
+	if (x->exports_at == f)
+		x->exports_at = f->next;
 	*f->pprev = f->next;
 	if (f->next)
 		f->next->pprev = f->pprev;
@@ -264,8 +267,8 @@ void user_forget(struct user *x, struct user_file *f)
 	if (!x)
 		return;
 	pthread_mutex_lock(&x->all->lock);
-	bool counts = f->pprev || f->looker;
-	if (f->pprev)
+	bool counts = f->pprev;
+	if (counts)
 		list_remove(x, f);
 	if (f->looker)
 		*f->looker = NULL;
@@ -284,21 +287,34 @@ uint64_t user_files_count(const struct user *x)
 
 static const char files_user_max[] = "transfer.files_user_max";
 
+/* Somebody else may look for the one whose turn it is: then it is the next one's. NULL: there is none. */
+static struct user_file *look_next(struct user *x, const struct looks *l)
+{
+	struct user_file *f = x->exports;
+	if (l->is_oldest_there && x->exports_at)
+		f = x->exports_at;
+	else if (l->is_oldest_there && f && f->next)
+		f = f->next;
+	while (f && f->looker)
+		f = f->next;
+	if (l->is_oldest_there)
+		x->exports_at = f ? f->next : NULL;
+	return f;
+}
+
 /* Its path is copied: its reactor may forget the export meanwhile, which clears *ret. False: none may be
  * looked for. */
 static bool look_take(struct user *x, const struct looks *l, struct user_file **ret, char ret_path[PATH_MAX])
 {
 	pthread_mutex_lock(&x->all->lock);
-	struct user_file *f = x->exports;
-	bool may = f && looks_may_go_on(l, &x->looks);
-	if (may) {
-		list_remove(x, f);
+	struct user_file *f = looks_may_go_on(l, &x->looks) ? look_next(x, l) : NULL;
+	if (f) {
 		f->looker = ret;
 		*ret = f;
 		snprintf(ret_path, PATH_MAX, "%s", f->path);
 	}
 	pthread_mutex_unlock(&x->all->lock);
-	return may;
+	return f;
 }
 
 static void look_give(struct user *x, struct looks *l, struct user_file **f, bool is_gone)
@@ -307,8 +323,8 @@ static void look_give(struct user *x, struct looks *l, struct user_file **f, boo
 	bool counts = *f;
 	if (counts)
 		(*f)->looker = NULL;
-	if (counts && !is_gone)
-		list_push(x, *f);
+	if (counts && is_gone)
+		list_remove(x, *f);
 	if (!is_gone)
 		looks_charge(l, &x->looks);
 	pthread_mutex_unlock(&x->all->lock);

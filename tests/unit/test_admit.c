@@ -439,6 +439,37 @@ static void looks_are_bounded(bool of_user)
 	bench_fini(&b);
 }
 
+/* Whoever was refused with all of them there goes on elsewhere the next time, but looks for the oldest
+ * again. */
+static void oldest_are_looked_for_first(bool of_user)
+{
+	struct bench b;
+	bench_init(&b);
+	struct user *x = enter(&b, "x");
+	set_user(x);
+	uint32_t *max = of_user ? &b.conf.transfer.files_user_max : &b.conf.transfer.files_client_max;
+	*max = FILES_MAX;
+	do_exports(&b, A, FILES_MAX);
+	for (int n = 0; n < 5; n++) {
+		*max = FILES_MAX - n;
+		assert_no_room(&b, A);
+		take(&b, A, n, false);
+		assert_room(&b, A);
+	}
+	user_leave(x);
+	bench_fini(&b);
+}
+
+Test(admit, oldest_of_a_client_are_looked_for_first)
+{
+	oldest_are_looked_for_first(false);
+}
+
+Test(admit, oldest_of_a_user_are_looked_for_first)
+{
+	oldest_are_looked_for_first(true);
+}
+
 Test(admit, looks_for_a_clients_files_are_bounded)
 {
 	looks_are_bounded(false);
