@@ -17,9 +17,9 @@
  * Files: what is open, and the exports that are remembered and still there. Which are gone is found
  * out when the limit is reached, by whichever reactor has come to it, and for those of all reactors:
  * else the clients of one could be kept out by what the others had exported, though all of that was
- * taken away long ago. So the list of a user's exports is shared, too. Who looks takes one at a time
- * out of it, and looks for that without the lock; what was found goes behind all others, so the next
- * look begins where this one has ended. Any number of reactors may look at once, each for others.
+ * taken away long ago. So the list of a user's exports is shared, too. Who looks marks one at a time,
+ * and looks for that without the lock; others pass over it, and the next look begins where this one has
+ * ended. Any number of reactors may look at once, each for others.
  *
  * Rates: whatever is taken moves the user's one point in time on (pace.h). A connection keeps where
  * that came to stand when it took something itself, and waits for this, not for all that is owed. So
