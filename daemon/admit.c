@@ -13,9 +13,9 @@
  * An export counts as a file while it is remembered and lies in the export directory. Nobody says
  * when its consumer takes it away, so the exports of who has reached the limit are looked for until
  * there is room, some at a time (store.h); what is not there counts no more. A consumer mostly takes
- * the oldest first, and then each look finds one that is gone. After a restart those alone count that are there: else whoever's
- * consumer keeps up would be refused until all that was ever taken were found to be gone. Where the
- * limit is not set exports do not count, and nothing of this is kept.
+ * the oldest first, and then each look finds one that is gone. After a restart those alone count that
+ * are there: else whoever's consumer keeps up would be refused until all that was ever taken were found
+ * to be gone. Where the limit is not set exports do not count, and nothing of this is kept.
  */
 #include <assert.h>
 #include <errno.h>

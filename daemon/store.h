@@ -59,8 +59,8 @@ void store_allocated(struct store *s, uint64_t bytes);
  * looked for. Whoever is over its limit can ask without end, and each look is a system call: of those
  * that find the file still there one account has 64 in one go, and 1024 a second. Those that find it
  * gone are free, since each export is found gone but once. First the oldest are looked for, which a
- * consumer takes first; when one of them is there, it goes on where the last time ended. All that is done for one command ends after
- * 2 ms, client's looks and user's together. */
+ * consumer takes first; when one of them is there, it goes on where the last time ended. All that is
+ * done for one command ends after 2 ms, client's looks and user's together. */
 struct looks {
 	const struct store *store;
 	uint64_t now_ms;
