@@ -21,9 +21,10 @@ struct group {
 	uint64_t off, bytes;
 	uint32_t count;
 	bool is_whole;       /* a file that has not been hashed: t->hashing counts it */
+	bool is_written;     /* and that in one go */
 	uint32_t hash_gen;
 	struct sha256 hash;  /* of no bytes, if it was not written in one go */
-	struct iovec iov[GROUP_MAX];
+	struct iovec iov[];
 };
 
 /* On the thread for short calls. */
@@ -31,17 +32,32 @@ static int call_write(struct op *op)
 {
 	struct group *g = container_of(op, struct group, op);
 	int res = sys_pwritev(g->t->fd, g->iov, g->count, g->off);
-	bool is_all = g->is_whole && g->off == 0 && res == (int)g->bytes;
-	for (uint32_t i = 0; is_all && i < g->count; i++)
-		sha256_update(&g->hash, g->iov[i].iov_base, g->iov[i].iov_len);
+	g->is_written = g->is_whole && g->off == 0 && res == (int)g->bytes;
 	return res;
+}
+
+/* On the same one: the files that were written, as lanes. */
+static void hash_written(struct op *const ops[], size_t ops_count)
+{
+	struct sha256_lane lanes[RING_TOGETHER_MAX];
+	size_t lanes_count = 1;
+	for (uint32_t at = 0; lanes_count > 0; at++) {
+		lanes_count = 0;
+		for (size_t i = 0; i < ops_count; i++) {
+			struct group *g = container_of(ops[i], struct group, op);
+			if (g->is_written && at < g->count)
+				lanes[lanes_count++] = (struct sha256_lane){.state = &g->hash,
+					.data = g->iov[at].iov_base, .data_bytes = g->iov[at].iov_len};
+		}
+		sha256_update_lanes(lanes, lanes_count);
+	}
 }
 
 static void write_start(struct group *g)
 {
 	struct transfer *t = g->t;
 	if (g->bytes <= SHORT_WRITE_BYTES_MAX)
-		ring_call(t->u->rt->ring, &g->op, RING_FILES, call_write);
+		ring_call_then(t->u->rt->ring, &g->op, RING_FILES, call_write, hash_written);
 	else
 		ring_writev(t->u->rt->ring, &g->op, t->fd, g->iov, g->count, g->off);
 }
@@ -107,7 +123,10 @@ static bool is_whole_unhashed(const struct transfer *t, const struct group *g)
 
 void group_write(struct transfer *t, struct seg *first)
 {
-	struct group *g = calloc(1, sizeof(*g));
+	uint32_t count = 0;
+	for (const struct seg *s = first; s; s = s->group_next)
+		count++;
+	struct group *g = calloc(1, sizeof(*g) + count * sizeof(g->iov[0]));
 	if (!g) {
 		staging_put(t);
 		while (first) {

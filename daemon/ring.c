@@ -47,7 +47,7 @@ enum op_kind {
 	K_FALLOCATE, K_FSYNC, K_FSYNC_NOW, K_SYNC_RANGE, K_UNLINKAT, K_CALL,
 };
 
-enum { BATCH_MAX = 256, POSTS_TOGETHER = 32, CANCEL_TAG = 1, WANTS_MIN = 64 };
+enum { BATCH_MAX = 256, CANCEL_TAG = 1, WANTS_MIN = 64 };
 
 struct op_list {
 	struct op *head, **tail;
@@ -300,7 +300,7 @@ int ring_new(const struct ring_conf *conf, struct ring **ret)
 		return err;
 	}
 	for (int i = 0; i < RING_LANES; i++)
-		helper_init(&r->helpers[i], r, i == RING_FILES ? POSTS_TOGETHER : 1);
+		helper_init(&r->helpers[i], r, i == RING_FILES ? RING_TOGETHER_MAX : 1);
 	for (int i = 0; !err && i < RING_LANES; i++)
 		err = helper_start(&r->helpers[i]);
 	if (err) {
@@ -688,6 +688,21 @@ void ring_unlinkat(struct ring *r, struct op *op, int dir_fd, const char *path, 
 
 /* --- the helper threads ----------------------------------------------------------------------- */
 
+/* What comes after calls: op->ptr is the function. */
+static void run_after(const struct op *calls)
+{
+	struct op *same[RING_TOGETHER_MAX];
+	size_t count = 0;
+	for (const struct op *op = calls; op; op = op->next) {
+		if (op->ptr)
+			same[count++] = (struct op *)op;
+		if (count > 0 && (!op->next || op->next->ptr != same[0]->ptr)) {
+			((op_after_fn *)same[0]->ptr)(same, count);
+			count = 0;
+		}
+	}
+}
+
 /* Calls in a helper's hands: op->ptr2 is the function. The results come back as posts of kind
  * K_CALL, so that busy is counted down on the ring's own thread. */
 static void run_calls(struct helper *h, struct op *calls)
@@ -701,6 +716,7 @@ static void run_calls(struct helper *h, struct op *calls)
 		newest = op;
 		oldest = oldest ? oldest : op;
 	}
+	run_after(newest);
 	/* Still OP_QUEUED, which the owners may read meanwhile: run_posts makes them idle. */
 	assert(oldest);
 	post(h->ring, newest, oldest);
@@ -735,13 +751,14 @@ static void *helper_main(void *arg)
 	return NULL;
 }
 
-void ring_call(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn)
+void ring_call_then(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn, op_after_fn *after)
 {
 	assert(op->state == OP_IDLE && op->done);
 	struct helper *h = &r->helpers[lane];
 	op->kind = K_CALL;
 	op->state = OP_QUEUED;
 	op->cancelled = op->dropped = false;
+	op->ptr = (const void *)after;
 	op->ptr2 = (const void *)fn;
 	r->busy++;
 	pthread_mutex_lock(&h->lock);
@@ -750,6 +767,11 @@ void ring_call(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *f
 	pthread_mutex_unlock(&h->lock);
 	if (was_idle)
 		pthread_cond_signal(&h->wake);
+}
+
+void ring_call(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn)
+{
+	ring_call_then(r, op, lane, fn, NULL);
 }
 
 static int call_ftruncate(struct op *op)

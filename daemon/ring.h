@@ -33,6 +33,9 @@ struct sockaddr;
 
 typedef void op_done_fn(struct op *op);
 typedef int op_call_fn(struct op *op);
+typedef void op_after_fn(struct op *const ops[], size_t ops_count);
+
+enum { RING_TOGETHER_MAX = 32 }; /* calls that one after_fn is for, at most */
 
 enum op_state { OP_IDLE, OP_QUEUED, OP_INFLIGHT };
 
@@ -124,6 +127,9 @@ void ring_write_behind(struct ring *r, struct op *op, int fd, uint64_t off, uint
 void ring_unlinkat(struct ring *r, struct op *op, int dir_fd, const char *path, int flags);
 /* Runs fn on one of the ring's threads; its result becomes op->res. */
 void ring_call(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn);
+/* The same; then, before any of them is told of, `after` runs there once for all that were called one
+ * after another, ops_count ≥ 1. */
+void ring_call_then(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn, op_after_fn *after);
 
 /* --- at once, on a non-blocking socket or pipe, never waiting: bytes or −errno (−EAGAIN) --- */
 int sock_accept(int fd);                               /* a connection, non-blocking */

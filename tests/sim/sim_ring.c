@@ -539,19 +539,22 @@ static void *lane_main(void *arg)
 		if (!l->calls)
 			l->calls_tail = &l->calls;
 		op->res = ((op_call_fn *)op->ptr2)(op);
+		if (op->ptr)
+			((op_after_fn *)op->ptr)(&op, 1);
 		list_push(op, &r->posts_tail);
 		sim_wake(r->thread);
 	}
 	return NULL;
 }
 
-void ring_call(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn)
+void ring_call_then(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn, op_after_fn *after)
 {
 	struct lane *l = &r->lanes[lane];
 	assert(op->state == OP_IDLE && op->done);
 	op->kind = K_CALL;
 	op->state = OP_QUEUED;
 	op->cancelled = op->dropped = false;
+	op->ptr = (const void *)after;
 	op->ptr2 = (const void *)fn;
 	r->busy++;
 	list_push(op, &l->calls_tail);
@@ -559,6 +562,11 @@ void ring_call(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *f
 		sim_wake(l->thread);
 	else
 		l->thread = sim_thread_start(lane_main, l);
+}
+
+void ring_call(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn)
+{
+	ring_call_then(r, op, lane, fn, NULL);
 }
 
 static int call_ftruncate(struct op *op)

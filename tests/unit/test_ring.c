@@ -724,6 +724,47 @@ Test(ring, a_flood_of_short_calls)
 	cr_expect_eq(ring_busy_count(w.ring), 0);
 }
 
+static _Atomic bool is_called;
+static uint32_t afters, after_ops;
+
+static int on_helper_gated(struct op *op)
+{
+	is_called = true;
+	return on_helper(op);
+}
+
+static void on_after(struct op *const ops[], size_t ops_count)
+{
+	afters++;
+	after_ops += (uint32_t)ops_count;
+	for (size_t i = 0; i < ops_count; i++) {
+		const struct call *c = container_of(ops[i], struct call, work.op);
+		cr_expect_eq(c->work.done_count, 0, "nobody has been told");
+		cr_expect(pthread_equal(c->thread, pthread_self()));
+	}
+}
+
+/* What waits while the lane is busy is called in one go, and what comes after it, too; calls that
+ * nothing comes after may stand between. */
+Test(ring, what_comes_after_calls_comes_once_for_many)
+{
+	enum { CALLS = RING_TOGETHER_MAX + 9, PLAIN = 5 };
+	static struct call first, calls[CALLS];
+	blocking_pipe(first.gate);
+	ring_call(w.ring, work_op(&first.work), RING_FILES, on_helper_gated);
+	while (!is_called)
+		usleep(100);
+	for (uint32_t i = 0; i < CALLS; i++)
+		ring_call_then(w.ring, work_op(&calls[i].work), RING_FILES, on_helper,
+			i == PLAIN ? NULL : on_after);
+	cr_assert_eq(write(first.gate[1], "x", 1), 1);
+	for (uint32_t i = 0; i < CALLS; i++)
+		ring_world_until(&w, &calls[i].work.done_count, 1);
+	cr_expect_eq(after_ops, CALLS - 1);
+	cr_expect_eq(afters, 3, "before and behind the plain one, and the second go");
+	close_pipe(first.gate);
+}
+
 /* The owner may look at its op at any time, also in the moment when the helper hands it back. */
 Test(ring, a_call_is_not_idle_before_its_done)
 {
