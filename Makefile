@@ -211,6 +211,7 @@ $(BUILD)/unit/test_upload_faults: unit_wraps := $(addprefix -Wl$(comma)--wrap=, 
 
 allocations := malloc calloc realloc strdup strndup
 $(BUILD)/unit/test_admit $(BUILD)/unit/test_user: unit_wraps := $(addprefix -Wl$(comma)--wrap=,sys_mono_ns sys_stat_at)
+$(BUILD)/unit/test_group: unit_wraps := $(addprefix -Wl$(comma)--wrap=,sys_pwritev sha256_update_lanes)
 $(BUILD)/unit/test_alloc: unit_wraps := $(addprefix -Wl$(comma)--wrap=,free $(allocations))
 $(BUILD)/unit/test_upload_memory: unit_wraps := $(addprefix -Wl$(comma)--wrap=,asprintf sock_discard $(allocations))
 $(BUILD)/unit/test_start_failures: unit_wraps := $(addprefix -Wl$(comma)--wrap=,asprintf free $(allocations) \

@@ -40,8 +40,9 @@ static int call_write(struct op *op)
 static void hash_written(struct op *const ops[], size_t ops_count)
 {
 	struct sha256_lane lanes[RING_TOGETHER_MAX];
-	size_t lanes_count = 1;
-	for (uint32_t at = 0; lanes_count > 0; at++) {
+	size_t lanes_count;
+	uint32_t at = 0;
+	do {
 		lanes_count = 0;
 		for (size_t i = 0; i < ops_count; i++) {
 			struct group *g = container_of(ops[i], struct group, op);
@@ -50,7 +51,8 @@ static void hash_written(struct op *const ops[], size_t ops_count)
 					.data = g->iov[at].iov_base, .data_bytes = g->iov[at].iov_len};
 		}
 		sha256_update_lanes(lanes, lanes_count);
-	}
+		at++;
+	} while (lanes_count > 0);
 }
 
 static void write_start(struct group *g)

@@ -689,13 +689,13 @@ void ring_unlinkat(struct ring *r, struct op *op, int dir_fd, const char *path, 
 /* --- the helper threads ----------------------------------------------------------------------- */
 
 /* What comes after calls: op->ptr is the function. */
-static void run_after(const struct op *calls)
+static void run_after(struct op *calls)
 {
 	struct op *same[RING_TOGETHER_MAX];
 	size_t count = 0;
-	for (const struct op *op = calls; op; op = op->next) {
+	for (struct op *op = calls; op; op = op->next) {
 		if (op->ptr)
-			same[count++] = (struct op *)op;
+			same[count++] = op;
 		if (count > 0 && (!op->next || op->next->ptr != same[0]->ptr)) {
 			((op_after_fn *)same[0]->ptr)(same, count);
 			count = 0;
@@ -751,7 +751,8 @@ static void *helper_main(void *arg)
 	return NULL;
 }
 
-void ring_call_then(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn, op_after_fn *after)
+void ring_call_then(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn,
+	op_after_fn *after)
 {
 	assert(op->state == OP_IDLE && op->done);
 	struct helper *h = &r->helpers[lane];

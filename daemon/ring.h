@@ -129,7 +129,8 @@ void ring_unlinkat(struct ring *r, struct op *op, int dir_fd, const char *path, 
 void ring_call(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn);
 /* The same; then, before any of them is told of, `after` runs there once for all that were called one
  * after another, ops_count ≥ 1. */
-void ring_call_then(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn, op_after_fn *after);
+void ring_call_then(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn,
+	op_after_fn *after);
 
 /* --- at once, on a non-blocking socket or pipe, never waiting: bytes or −errno (−EAGAIN) --- */
 int sock_accept(int fd);                               /* a connection, non-blocking */

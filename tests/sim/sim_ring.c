@@ -547,7 +547,8 @@ static void *lane_main(void *arg)
 	return NULL;
 }
 
-void ring_call_then(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn, op_after_fn *after)
+void ring_call_then(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn,
+	op_after_fn *after)
 {
 	struct lane *l = &r->lanes[lane];
 	assert(op->state == OP_IDLE && op->done);
