@@ -105,7 +105,7 @@ static void send_all(void)
 Test(group, files_that_are_hashed_together_keep_their_own_digests)
 {
 	uint8_t digest[32];
-	char path[32];
+	char path[sizeof(ids) + 8];
 	send_all();
 	cr_expect(was_short);
 	cr_expect(has_failed);
