@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures sluiced beside the floors of this machine and beside other servers.
 
-  bench.py --build BUILD bars | matrix | peers | NAME...
+  bench.py --build BUILD bars | levels | matrix | peers | NAME...
 
 Every figure is the median of its rounds; the smallest, the largest and the outliers stand beside
 it. The daemon and what it is compared with run by turns on one loop-mounted file system (when
@@ -19,12 +19,14 @@ import time
 from pathlib import Path
 
 import bars
+import durability
 import matrix
 import peers
 from lab import Lab, Unavailable
 
 RUNS, RUNS_OF_MATRIX = 7, 3
-GROUPS = {"bars": bars.CASES, "matrix": matrix.CASES, "peers": peers.CASES}
+GROUPS = {"bars": bars.CASES, "levels": durability.CASES, "matrix": matrix.CASES,
+          "peers": peers.CASES}
 
 
 def machine():
@@ -87,7 +89,7 @@ def write(path, results):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", default=["bars"], help="bars, matrix, peers, or names")
+    parser.add_argument("cases", nargs="*", default=["bars"], help="bars, levels, matrix, peers, or names")
     parser.add_argument("--build", default="build", help="where the programs are (build)")
     parser.add_argument("--work", help="where to make file systems (BUILD/bench)")
     parser.add_argument("--runs", type=int, help="rounds of each case (7; matrix: 3)")

@@ -224,7 +224,7 @@ class Server:
 class Daemon(Server):
     """sluiced on a volume; further options as text KEY=VALUE."""
 
-    LISTENING = re.compile(r"info listening addr=127\.0\.0\.1:(\d+)$", re.M)
+    LISTENING = re.compile(r"info listening addr=127\.0\.0\.1:(\d+)( .*)?$", re.M)
 
     def __init__(self, lab, volume, *options, prefix=(), name="sluice"):
         self.lab, self.volume, self.data = lab, volume, volume.subdir(name)
@@ -238,6 +238,16 @@ class Daemon(Server):
     def rss_bytes(self):
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.M)[1]) * 1024
+
+    def counters(self):
+        """name → number, as SIGUSR1 has them logged."""
+        before = len(self.log.read_bytes())
+        self.process.send_signal(signal.SIGUSR1)
+
+        def told():
+            return re.search(rb"info stats (.+)\n", self.log.read_bytes()[before:])
+        text = self.wait_for(told)[1].decode()
+        return {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", text)}
 
     def ingest(self, *options, prefix=()):
         """A load; the exports are gone afterwards."""
