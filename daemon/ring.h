@@ -35,7 +35,7 @@ typedef void op_done_fn(struct op *op);
 typedef int op_call_fn(struct op *op);
 typedef void op_after_fn(struct op *const ops[], size_t ops_count);
 
-enum { RING_TOGETHER_MAX = 32 }; /* calls that one after_fn is for, at most */
+enum { RING_TOGETHER_MAX = 32 }; /* calls that one op_after_fn is for, at most */
 
 enum op_state { OP_IDLE, OP_QUEUED, OP_INFLIGHT };
 
@@ -127,8 +127,9 @@ void ring_write_behind(struct ring *r, struct op *op, int fd, uint64_t off, uint
 void ring_unlinkat(struct ring *r, struct op *op, int dir_fd, const char *path, int flags);
 /* Runs fn on one of the ring's threads; its result becomes op->res. */
 void ring_call(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn);
-/* The same; then, before any of them is told of, `after` runs there once for all that were called one
- * after another, ops_count ≥ 1. */
+/* The same; then, before any of them is told of, `after` runs there once for those that were called one
+ * after another, ops_count ≥ 1: on RING_FILES up to RING_TOGETHER_MAX of those that waited, else each
+ * alone. */
 void ring_call_then(struct ring *r, struct op *op, enum ring_lane lane, op_call_fn *fn,
 	op_after_fn *after);
 

@@ -150,7 +150,7 @@ def scaling(lab):
             Figure("one reactor", daemon_cpu(found[1]), unit="CPU s/GB"),
             Figure("two reactors", daemon_cpu(found[2]), unit="CPU s/GB"),
             ratios("two reactors / one", rate[2], rate[1], ">=" if aside else None,
-                   1.6 if aside else None, remark)]
+                   1.6 if aside else None, remark, is_rate=True)]
 
 
 def small(lab):
@@ -176,7 +176,8 @@ def small(lab):
             Figure("mosquitto", rate["mosquitto"], unit="segments/CPU s"),
             Figure("daemon", pick(found["daemon"], "segments_per_s"), unit="segments/s"),
             Figure("mosquitto", pick(found["mosquitto"], "segments_per_s"), unit="segments/s"),
-            ratios("daemon that hashes / mosquitto", rate["hashing"], rate["mosquitto"]),
+            ratios("daemon that hashes / mosquitto", rate["hashing"], rate["mosquitto"],
+                   is_rate=True),
             ratios("daemon / mosquitto", rate["daemon"], rate["mosquitto"], ">=", 4,
                    volume.remark)]
 

@@ -43,7 +43,7 @@ def durability(lab):
                        [r["segments_per_s"] * r["seconds"] / max(1, r["journal_syncs"])
                         for r in power]),
                 ratios(f"{where}: power / crash, rate", pick(power, "mb_per_s"),
-                       pick(found["crash"], "mb_per_s"), remark=volume.remark)]
+                       pick(found["crash"], "mb_per_s"), remark=volume.remark, is_rate=True)]
     finally:
         for daemon in daemons.values():
             daemon.close()

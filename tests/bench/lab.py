@@ -389,10 +389,10 @@ class Figure:
         return text + (f"  ({self.remark})" if self.remark else "")
 
 
-def ratios(name, above, below, sign=None, bar=None, remark=""):
+def ratios(name, above, below, sign=None, bar=None, remark="", is_rate=False):
     """Round by round. What disturbs makes a cost larger and a rate smaller: so the ratio of the
     undisturbed ends is told, too."""
-    best, end = ("most", max) if sign == ">=" else ("least", min)
+    best, end = ("most", max) if is_rate or sign == ">=" else ("least", min)
     least = f"{best} / {best} {end(above) / end(below):.3g}"
     return Figure(name, [a / b for a, b in zip(above, below)], sign, bar, "x",
                   f"{least}; {remark}" if remark else least)

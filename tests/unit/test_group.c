@@ -26,7 +26,12 @@ static uint32_t file_bytes(uint32_t i)
 
 int __wrap_sys_pwritev(int fd, const struct iovec *iov, uint32_t iov_count, uint64_t off)
 {
+	static _Atomic bool is_begun;
 	size_t bytes = 0;
+	if (!is_begun) {
+		is_begun = true;
+		usleep(50000); /* meanwhile the others queue up behind it */
+	}
 	for (uint32_t i = 0; i < iov_count; i++)
 		bytes += iov[i].iov_len;
 	if (bytes == file_bytes(FAILS) && !has_failed) {
