@@ -268,6 +268,11 @@ static inline struct recovery recover(void)
 	return rc;
 }
 
+static inline bool is_same(const struct state *a, const struct state *b)
+{
+	return memcmp(a->open, b->open, sizeof(a->open)) == 0 && memcmp(a->units, b->units, sizeof(a->units)) == 0;
+}
+
 static inline void expect_same(const struct state *got, const struct state *wanted)
 {
 	cr_assert_eq(got->turn, wanted->turn);
