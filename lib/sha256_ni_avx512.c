@@ -14,8 +14,8 @@
  * Not on Intel's: the SHA extensions have only the encoding that leaves the upper parts of the vectors
  * alone, and there each change between it and wide vectors takes hundreds of cycles (Emerald Rapids:
  * 0.01 GB/s). With wide vectors in registers 16 to 31 only, which that encoding can't name, there is
- * no such change, but nothing is won: 1.69 GB/s, as 1.67 of sha256_ni_2 beside it, since there the
- * rounds alone are the limit (SHA256RNDS2 starts every 4 cycles, not every 2).
+ * no such change, but nothing is won: 1.69 GB/s, as 1.67 of sha256_ni_2 beside it. So the rounds alone
+ * must be the limit there.
  */
 #include "sha256_impl.h"
 
